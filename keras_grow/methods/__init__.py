@@ -1,0 +1,42 @@
+"""The growth methods: which neurons to add, and with which weights."""
+
+from __future__ import annotations
+
+from keras_grow.methods.base import GrowthMethod
+from keras_grow.methods.net2wider import Net2Wider
+from keras_grow.methods.random import Random
+
+_METHODS = {method.name: method for method in (Random, Net2Wider)}
+NAMES = tuple(_METHODS)
+
+__all__ = ["NAMES", "GrowthMethod", "Net2Wider", "Random", "get"]
+
+
+def get(method: str | GrowthMethod) -> GrowthMethod:
+    """Returns a growth method by name, or the given one.
+
+    Args:
+        method: A name ("random", "net2wider") or a `GrowthMethod`.
+
+    Raises:
+        ValueError: if no method has that name.
+        TypeError: if it is neither.
+
+    Example:
+
+    >>> import keras_grow
+    >>> keras_grow.methods.get("random").name
+    'random'
+    """
+    if isinstance(method, GrowthMethod):
+        return method
+    if not isinstance(method, str):
+        raise TypeError(
+            f"`method` must be the name of a growth method or a `GrowthMethod` instance. "
+            f"Received: method={method!r}"
+        )
+    if method not in _METHODS:
+        raise ValueError(
+            f"Unknown growth method. Known methods: {list(NAMES)}. Received: method={method!r}"
+        )
+    return _METHODS[method]()

@@ -1,0 +1,106 @@
+"""What a growth method is: it looks at a model and returns widenings."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from keras_grow.budget import Budget
+from keras_grow.checks import check_seed
+from keras_grow.graph import ChannelGraph, VariableChannels
+from keras_grow.widening import AxisChannels, Widening, gather_index, group_positions
+
+
+class GrowthMethod:
+    """Base class of the growth methods.
+
+    A method decides which channels to add, and with which weights; it never changes a model. To
+    write one, give it a `name` and override `choose`.
+
+    Args:
+        seed: Integer seed of the method's random draws. Defaults to one drawn from Python's
+            random state, so that `keras.utils.set_random_seed` makes a run repeatable.
+
+    Example:
+
+    >>> import keras_grow, numpy as np
+    >>> class WidenFirst(keras_grow.GrowthMethod):
+    ...     name = "widen_first"
+    ...     def choose(self, graph, budget, rng, data=None):
+    ...         name, width = next(iter(budget.widths.items()))
+    ...         sources = np.r_[np.arange(width), -np.ones(budget.neurons, int)]
+    ...         return [keras_grow.Widening(name, sources)]
+    """
+
+    name: ClassVar[str]
+    needs_data: ClassVar[bool] = False
+
+    def __init__(self, seed: int | None = None):
+        self.seed = random.randrange(2**31) if seed is None else check_seed(seed)
+
+    def choose(
+        self, graph: ChannelGraph, budget: Budget, rng: np.random.Generator, data: Any = None
+    ) -> list[Widening]:
+        """Chooses what to add.
+
+        Args:
+            graph: The channel groups of the model, with the variables they run through.
+            budget: How many neurons to add, and where to stop.
+            rng: The source of every random draw of this growth.
+            data: Batches of training data, for methods that need them.
+
+        Returns:
+            At most one `Widening` per group, adding `budget.neurons` channels in all (fewer only
+            where a ceiling binds).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override `choose`")
+
+    def get_config(self) -> dict:
+        """Returns the arguments that make an equal method."""
+        return {"seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict) -> GrowthMethod:
+        """Makes a method from what `get_config` returned."""
+        return cls(**config)
+
+
+def draw(
+    item: VariableChannels, axis: AxisChannels, widening: Widening, rng: np.random.Generator
+) -> np.ndarray:
+    """Draws what to add to a variable so that its fresh channels start as the layer's first ones.
+
+    Args:
+        item: The variable.
+        axis: The axis that carries the group's channels.
+        widening: The widening, of which only the sources count.
+        rng: The source of the draw.
+
+    Returns:
+        An array for `Widening.incoming` or `outgoing`: draws of the layer's own initializer where
+        channels are fresh, zeros elsewhere.
+    """
+    chosen = {widening.group: widening}
+    index = gather_index(axis.segments, chosen)
+    shape = list(item.variable.shape)
+    shape[axis.axis] = len(index)
+    initializer = _initializer(item, rng)
+    values = keras.ops.convert_to_numpy(initializer(tuple(shape), dtype="float32")) - axis.fresh
+    positions = group_positions(axis.segments, chosen, widening.group)
+    along = [1] * len(shape)
+    along[axis.axis] = -1
+    fresh = (index[positions] < 0).reshape(along)
+    return np.where(fresh, np.take(values, positions, axis=axis.axis), 0).astype("float32")
+
+
+def _initializer(item: VariableChannels, rng: np.random.Generator):
+    """Returns the layer's initializer of a variable, with a seed of its own."""
+    names = (f"{item.name}_initializer", "depthwise_initializer")
+    initializer = next(getattr(item.layer, n) for n in names if hasattr(item.layer, n))
+    config = getattr(initializer, "get_config", dict)()
+    if "seed" not in config:
+        return initializer
+    return type(initializer).from_config({**config, "seed": int(rng.integers(2**31))})

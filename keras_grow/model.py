@@ -1,0 +1,286 @@
+"""GrowableModel: a Keras model whose layers can be widened, with the penalty in its train step."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_grow import conversion, methods
+from keras_grow.budget import Budget, count_parameters, plan_budget
+from keras_grow.checks import check_ceilings, check_rate
+from keras_grow.events import GrowthEvent
+from keras_grow.graph import find_groups
+from keras_grow.methods import GrowthMethod
+from keras_grow.report import GrowthReport, report
+from keras_grow.resizing import widen_model
+from keras_grow.scoring_data import ScoringData, as_scoring_data
+from keras_grow.similarity import SimilarityPenalty
+from keras_grow.widening import Widening, by_group
+from keras_grow.window import PenaltyWindow, model_similarity, penalised_kernels
+
+# Set while a train step computes its loss. (A context variable: the replicas of a distribution
+# strategy are traced in threads of their own.)
+_TRAINING: ContextVar[bool] = ContextVar("training", default=False)
+
+
+@keras.saving.register_keras_serializable(package="keras_grow")
+class GrowableModel(keras.Model):
+    """A Functional Keras model that can grow.
+
+    Build it as you would a `keras.Model`, from the growable layers of `keras_grow.layers` and any
+    other Keras layers; or convert a model with `GrowableModel.from_keras`. Everything else is
+    Keras: `compile`, `fit`, `save`, `summary`.
+
+    Args:
+        inputs: Input tensor or tensors, as for `keras.Model`.
+        outputs: Output tensor or tensors.
+        name: Name of the model.
+
+    Example:
+
+    >>> import keras, keras_grow
+    >>> inputs = keras.Input((8,))
+    >>> x = keras_grow.layers.GrowableDense(4, activation="relu", name="hidden")(inputs)
+    >>> model = keras_grow.GrowableModel(inputs, keras.layers.Dense(3)(x))
+    >>> model.compile("sgd", "mse")
+    >>> event = model.grow(0.5, method="net2wider")
+    >>> event.widths_after
+    {'hidden': 6}
+    >>> model.count_params()
+    75
+    """
+
+    def __init__(self, inputs, outputs, name=None, **kwargs):
+        super().__init__(inputs, outputs, name=name, **kwargs)
+        self._growth_history: tuple[GrowthEvent, ...] = ()
+        self._window: PenaltyWindow | None = None
+        self._training_data: ScoringData | None = None
+
+    @classmethod
+    def from_keras(cls, model: keras.Model) -> GrowableModel:
+        """Makes a growable copy of a Functional or Sequential model, weights kept.
+
+        Dense, Conv2D, DepthwiseConv2D and BatchNormalization layers become their growable kind;
+        what stays at its width, and why, is in `growth_report()`. The copy is not compiled.
+
+        Args:
+            model: A Functional model, or a Sequential one that is built.
+
+        Raises:
+            TypeError: if the model is of another kind.
+            ValueError: if it is not built.
+
+        Example:
+
+        >>> import keras, keras_grow
+        >>> plain = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="hidden"),
+        ...                           keras.layers.Dense(3, name="head")])
+        >>> model = keras_grow.GrowableModel.from_keras(plain)
+        >>> print(model.growth_report())
+        layer   type           group   width  growable
+        hidden  GrowableDense  hidden  4      yes
+        head    GrowableDense  head    3      no: it is an output of the model
+        """
+        copy = conversion.with_growable_layers(model)
+        return cls(copy.input, copy.output, name=model.name)
+
+    def to_keras(self) -> keras.Model:
+        """Returns a copy of plain Keras layers, which loads without this package."""
+        copy = conversion.with_plain_layers(self)
+        return keras.Model(copy.input, copy.output, name=self.name)
+
+    @property
+    def growth_history(self) -> list[GrowthEvent]:
+        """The growths of this model so far, saved with it."""
+        return list(self._growth_history)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Name -> number of channels of each group that can grow."""
+        return {name: group.width for name, group in find_groups(self).growable.items()}
+
+    @property
+    def neurons(self) -> int:
+        """Number of channels in all groups that can grow."""
+        return sum(self.widths.values())
+
+    @property
+    def similarity(self) -> float:
+        """Mean over the layers that can grow of Eq. 2, the mean |cosine| between neurons."""
+        return model_similarity(find_groups(self))
+
+    def growth_report(self) -> GrowthReport:
+        """Lists every layer: its group, its width, and whether it can grow or why not."""
+        return report(self, find_groups(self))
+
+    def grow(
+        self,
+        rate: float,
+        method: str | GrowthMethod = "net2wider",
+        data: Any = None,
+        max_params: int | None = None,
+        max_widths: int | Mapping[str, int] | None = None,
+        epoch: int | None = None,
+    ) -> GrowthEvent | None:
+        """Grows the model once.
+
+        The model, its variables, its optimizer and their slots stay the same objects.
+
+        Args:
+            rate: Fraction of the neurons (channels of the groups that can grow) to add.
+            method: Name of a growth method, or an instance.
+            data: Batches of training data, for methods that need them.
+            max_params: The most trainable parameters that the model may have afterwards.
+            max_widths: The most channels of any group, or group name -> the most channels.
+            epoch: Number of epochs completed, for the record.
+
+        Returns:
+            What happened, or `None` where a ceiling (or a model too small for the rate) leaves
+            nothing to add.
+
+        Raises:
+            ValueError: if an argument is wrong, the model is not compiled, or nothing in it can
+                grow. The model is unchanged then.
+        """
+        rate, method = check_rate(rate), methods.get(method)
+        check_ceilings(max_params, max_widths)
+        if not self.compiled:
+            raise ValueError(
+                f"Model `{self.name}` must be compiled before it can grow, so that its optimizer "
+                "grows with it. Call `model.compile(...)` first."
+            )
+        graph = find_groups(self)
+        if not graph.growable:
+            raise ValueError(
+                f"Model `{self.name}` has nothing to grow. Build it of the layers in "
+                "`keras_grow.layers`, or convert it with `GrowableModel.from_keras(model)`.\n"
+                f"{self.growth_report()}"
+            )
+        budget = plan_budget(graph, rate, max_params, max_widths)
+        started = time.perf_counter()
+        rng = np.random.default_rng([method.seed, len(self._growth_history)])
+        data = self._data_for(method, data)
+        widenings = method.choose(graph, budget, rng, data) if budget.neurons else []
+        chosen = time.perf_counter()
+        if not widenings:
+            return None
+        _check_choice(method, budget, widenings)
+        widen_model(self, graph, widenings)
+        return self._record(graph, widenings, method, rate, epoch, (started, chosen))
+
+    def _data_for(self, method: GrowthMethod, data: Any) -> ScoringData | None:
+        """Returns the data that a method scores neurons on: what it was given, or `fit`'s."""
+        if not method.needs_data:
+            return None
+        if data is None and self._training_data is None:
+            raise ValueError(
+                f"Growth method '{method.name}' needs training data. Grow within `fit` by a "
+                "`GrowthCallback`, or pass `data=(x, y)` (or a data set) to `grow`."
+            )
+        return self._training_data if data is None else as_scoring_data(data)
+
+    def _record(self, graph, widenings, method, rate, epoch, times) -> GrowthEvent:
+        before = {name: group.width for name, group in graph.growable.items()}
+        after = {**before, **{w.group: w.width for w in widenings}}
+        event = GrowthEvent(
+            epoch,
+            method.name,
+            rate,
+            before,
+            after,
+            count_parameters(graph, before),
+            count_parameters(graph, after),
+            unhelpful=sum(w.unhelpful for w in widenings),
+            seconds_choosing=times[1] - times[0],
+            seconds_widening=time.perf_counter() - times[1],
+        )
+        self._growth_history += (event,)
+        return event
+
+    def arm(self, penalty: SimilarityPenalty) -> None:
+        """Makes the penalty part of the training loss for `penalty.epochs` epochs from now.
+
+        Args:
+            penalty: The penalty. Its reference for Eq. 4 is the present weights.
+        """
+        kernels = penalised_kernels(find_groups(self))
+        self._set_window(PenaltyWindow(penalty, kernels, penalty.epochs))
+
+    @property
+    def penalty_window(self) -> PenaltyWindow | None:
+        """The penalty that was armed last, with the epochs that it has left."""
+        return self._window
+
+    def _set_window(self, window: PenaltyWindow) -> None:
+        from keras_grow import internals
+
+        self._window = window
+        internals.forget_compiled_functions(self)
+
+    def fit(self, *args, **kwargs):
+        """Trains as `keras.Model.fit` does, and lets growth methods score neurons on its data.
+
+        See `keras_grow.scoring_data` for what is kept of data that can be read only once.
+        """
+        arguments = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        callbacks = arguments.get("callbacks")
+        if not any(getattr(c, "needs_data", False) for c in keras.tree.flatten(callbacks)):
+            return super().fit(*args, **kwargs)
+        names = ("x", "y", "sample_weight", "class_weight", "batch_size", "validation_split")
+        data = ScoringData(**{name: arguments.get(name) for name in names}, passing=True)
+        self._training_data = data
+        try:
+            return super().fit(**{**arguments, "x": data.stream})
+        finally:
+            self._training_data = None
+
+    def train_step(self, data):
+        """Takes one training step on the task loss plus, in its window, the penalty."""
+        token = _TRAINING.set(True)
+        try:
+            return super().train_step(data)
+        finally:
+            _TRAINING.reset(token)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Computes the loss; within a train step, the penalty is added."""
+        loss = super().compute_loss(
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
+        )
+        if self._window is None or not _TRAINING.get():
+            return loss
+        return loss + keras.ops.cast(self._window.loss(), loss.dtype)
+
+    def get_config(self) -> dict:
+        growth = {
+            "history": [event.to_dict() for event in self._growth_history],
+            "window": None if self._window is None else self._window.get_config(),
+        }
+        return {**super().get_config(), "growth": growth}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        growth = config.pop("growth", {"history": [], "window": None})
+        model = super().from_config(config, custom_objects=custom_objects)
+        model._growth_history = tuple(GrowthEvent.from_dict(e) for e in growth["history"])
+        if growth["window"]:
+            kernels = penalised_kernels(find_groups(model))
+            model._window = PenaltyWindow.from_config(growth["window"], kernels)
+        return model
+
+
+def _check_choice(method: GrowthMethod, budget: Budget, widenings: Sequence[Widening]) -> None:
+    """Holds a method to its budget."""
+    added = sum(w.width - budget.widths[g] for g, w in by_group(widenings).items())
+    if added > budget.neurons:
+        raise ValueError(
+            f"Growth method '{method.name}' must add at most {budget.neurons} neurons. "
+            f"Received: {added}"
+        )

@@ -1,0 +1,109 @@
+"""Applies widenings to a live model: everything is computed first, then swapped in.
+
+If anything fails on the way, the model and its optimizer are put back as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_grow import internals
+from keras_grow.graph import ChannelGraph, LayerSize
+from keras_grow.optimizers import WidenedVariable, widen_slots
+from keras_grow.widening import Widening, by_group, widen_array
+
+
+def widen_model(model: keras.Model, graph: ChannelGraph, widenings: Sequence[Widening]) -> None:
+    """Widens channel groups of a model, with all that depends on their width.
+
+    Variables, optimizer and layers stay the same objects.
+
+    Args:
+        model: The model.
+        graph: Its channel groups, as `find_groups(model)` returns them.
+        widenings: At most one widening per group.
+
+    Raises:
+        ValueError: if a widening does not fit its group. Nothing is changed then.
+    """
+    chosen = by_group(widenings)
+    _check(graph, chosen)
+    variables = _widen_variables(graph, chosen)
+    optimizer = getattr(model, "optimizer", None)  # none before `compile`
+    slots = widen_slots(optimizer, variables, chosen)
+    values = [(item.variable, item.after) for item in variables] + slots
+    sizes = [
+        (size, _resized(size, chosen))
+        for size in graph.sizes
+        if any(s.group in chosen for s in size.segments)
+    ]
+    _swap_in(model, optimizer, values, sizes)
+
+
+def _check(graph: ChannelGraph, chosen: dict[str, Widening]) -> None:
+    """Refuses widenings of unknown or frozen groups, and sources that don't exist."""
+    for name, widening in chosen.items():
+        if name not in graph.growable:
+            reason = f" It can't: {graph.groups[name].frozen}." if name in graph.groups else ""
+            raise ValueError(
+                f"Group '{name}' can't be widened.{reason} Groups that can grow: "
+                f"{list(graph.growable)}"
+            )
+        width = graph.groups[name].width
+        if widening.sources.max() >= width or widening.sources.min() < -1:
+            raise ValueError(
+                f"`sources` of group '{name}' must lie between -1 and {width - 1}. Received: "
+                f"{widening.sources.min()} to {widening.sources.max()}"
+            )
+
+
+def _widen_variables(graph: ChannelGraph, chosen: dict[str, Widening]) -> list[WidenedVariable]:
+    """Computes the new value of every model variable that a widened group runs through."""
+    result = []
+    for item in graph.variables:
+        if any(s.group in chosen for axis in item.axes for s in axis.segments):
+            before = item.variable.numpy()
+            copied = widen_array(before, item.axes, chosen)
+            after = widen_array(before, item.axes, chosen, path=item.path)
+            result.append(WidenedVariable(item.variable, item.axes, before, after, copied))
+    return result
+
+
+def _resized(size: LayerSize, chosen: dict[str, Widening]) -> int | tuple:
+    """Returns the new value of a layer's size attribute (`filters`, `target_shape`)."""
+    width = sum(
+        (chosen[s.group].width if s.group in chosen else s.width) * s.repeat for s in size.segments
+    )
+    present = getattr(size.layer, size.attribute)
+    if isinstance(present, (tuple, list)):  # Reshape: -1 follows by itself
+        return (*present[:-1], present[-1] if present[-1] == -1 else width)
+    return width
+
+
+def _swap_in(
+    model: keras.Model,
+    optimizer: Any,
+    values: Sequence[tuple[keras.Variable, np.ndarray]],
+    sizes: Sequence[tuple[LayerSize, int | tuple]],
+) -> None:
+    """Replaces values and sizes; on any failure undoes what was done, in reverse."""
+    with ExitStack() as undo:
+        undo.callback(internals.refresh_shapes, model)
+        for part in internals.optimizers_of(optimizer):
+            undo.callback(internals.rekey, part)
+        with internals.strategy_scope(model):
+            for variable, value in values:
+                undo.callback(internals.put_back, internals.resize(variable, value))
+        for size, value in sizes:
+            undo.callback(setattr, size.layer, size.attribute, getattr(size.layer, size.attribute))
+            setattr(size.layer, size.attribute, value)
+        for part in internals.optimizers_of(optimizer):
+            internals.rekey(part)
+        internals.refresh_shapes(model)
+        undo.pop_all()
+    internals.forget_compiled_functions(model)

@@ -1,0 +1,35 @@
+"""What only TensorFlow's data sets can do."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import keras
+
+
+def is_dataset(data: Any) -> bool:
+    """Tells whether something is a `tf.data.Dataset`, without importing TensorFlow for it."""
+    return any(
+        kind.__module__.startswith("tensorflow.") and kind.__name__ == "DatasetV2"
+        for kind in type(data).__mro__
+    )
+
+
+def tap_dataset(dataset: Any, kept: deque) -> Any:
+    """Returns the same data set, whose batches are also appended to `kept` as they pass by."""
+    import tensorflow as tf
+
+    def keep(*leaves):
+        kept.append(keras.tree.pack_sequence_as(structure, list(leaves)))
+
+    structure = dataset.element_spec
+
+    def pass_by(*batch):
+        batch = batch[0] if len(batch) == 1 else batch
+        leaves = keras.tree.flatten(batch)
+        done = tf.py_function(keep, leaves, [])
+        with tf.control_dependencies([done]):
+            return keras.tree.map_structure(tf.identity, batch)
+
+    return dataset.map(pass_by)

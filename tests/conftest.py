@@ -1,0 +1,24 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Building a Keras model takes longer than hypothesis expects of one example.
+settings.register_profile(
+    "keras_grow",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("keras_grow")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras_state():
+    """Every test starts from the same seeds and names."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
