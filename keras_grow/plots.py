@@ -41,7 +41,7 @@ def _style(index: int, count: int) -> dict:
     """Colour, from dark to just short of what vanishes on white paper, and line style."""
     from matplotlib import colormaps
 
-    color = colormaps["cividis"](0.78 * index / max(count - 1, 1))
+    color = colormaps["cividis"](0.7 * index / max(count - 1, 1))
     return {"color": color, "linestyle": LINE_STYLES[index % len(LINE_STYLES)]}
 
 
@@ -191,7 +191,7 @@ def _draw_lines(axes: "Axes", label: str, curve: _Curve, name: str, style: dict,
     at = curve.growths - 1  # epochs count from 1, indices from 0
     if at.size:
         marks = {"color": style["color"], "linestyle": "none", "marker": "^", "markersize": 7}
-        called = "growth" if alone else None
+        called = None if "growth" in axes.get_legend_handles_labels()[1] else "growth"
         axes.plot(curve.x[at], values.mean(axis=0)[at], label=called, zorder=3, **marks)
     for position in curve.x[at] if alone else ():
         axes.axvline(position, color="0.6", linewidth=0.8, linestyle=":")
@@ -378,8 +378,8 @@ def saliency_grid(
     images = keras.ops.convert_to_numpy(images).astype("float32")
     low, high = (f(images, axis=(0, 1, 2), keepdims=True) for f in (np.min, np.max))
     images = (images - low) / np.where(high > low, high - low, 1.0)  # undoes a normalisation
-    height = 0.6 + PAGE_WIDTH * (1 + len(maps)) / (len(images) + 2.4)
-    figure = _new_figure(height, layout="compressed")
+    cell = (PAGE_WIDTH - 2.0) / len(images)  # the labels and the colour bar take the rest
+    figure = _new_figure(0.5 + 1.1 * cell * (1 + len(maps)), layout="compressed")
     grid = figure.subplots(1 + len(maps), len(images), squeeze=False)
     for axes, label in zip(grid[:, 0], ["input", *labelled], strict=True):
         axes.set_ylabel(textwrap.fill(label, 14), rotation=0, ha="right", va="center")

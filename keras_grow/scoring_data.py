@@ -128,8 +128,10 @@ def as_scoring_data(data: Any) -> ScoringData:
         return data
     if isinstance(data, tuple) and _is_arrays(data[0]):
         return ScoringData(*data)
-    if is_dataset(data) or _is_indexed(data) or isinstance(data, Iterable):
+    if is_dataset(data) or _is_indexed(data):
         return ScoringData(data)
+    if isinstance(data, Iterable) and not isinstance(data, (str, dict)):
+        return ScoringData(iter(data))  # batches, also where they come in a list
     raise TypeError(
         "`data` must be a tuple `(x, y)` of arrays, a `tf.data.Dataset`, or an iterable of "
         f"batches. Received: data={data!r} of type {type(data)}"

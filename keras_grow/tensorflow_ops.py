@@ -1,14 +1,52 @@
-"""What only TensorFlow can do: the kernel that normalises a batch in one operation.
+"""What only TensorFlow can do: normalising a batch in one operation, and gradient tapes.
 
 Imported on the TensorFlow backend alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import numpy as np
 import tensorflow as tf
 
 # Not among TensorFlow's public names, and there is no public way to ask (TensorFlow 2.19 to 2.21).
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+
+def compiled_slopes(loss: Callable) -> Callable:
+    """Returns a compiled function: `(values, *batch)` -> gradients of a loss.
+
+    Args:
+        loss: Takes a list of tensors and the parts of a batch.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def slopes(values, *batch):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            value = loss(values, *batch)
+        return tape.gradient(value, values, unconnected_gradients="zero")
+
+    return slopes
+
+
+def pulled_back(
+    make_values: Callable[[], list], slopes: Callable[[list], list], variables: Sequence
+) -> list[np.ndarray]:
+    """Returns gradients with respect to variables, through values that are made of them.
+
+    Args:
+        make_values: Makes tensors of the variables.
+        slopes: Takes these tensors, and returns the gradients with respect to them.
+        variables: Keras variables.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        sources = [variable.value for variable in variables]
+        tape.watch(sources)
+        values = make_values()
+    gradients = tape.gradient(values, sources, slopes(values), unconnected_gradients="zero")
+    return [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
 
 
 def compiled_by_xla() -> bool:

@@ -55,13 +55,13 @@ class PenaltyWindow:
         self.kernels = [kernel for kernel, _ in kernels]
         self.axes = [axis for _, axis in kernels]
         if sums is None:
-            sums = [keras.ops.sum(keras.ops.cast(k, "float32")) for k in self.kernels]
-            sums = keras.ops.convert_to_numpy(keras.ops.stack(sums))
-        make = _variable_like("only_first_replica")
-        self._epochs_left = make(epochs_left, "int32")
-        self._sums = make(sums, "float32")
-        self._drift = make(0.0, "float32")
-        self._steps = make(0.0, "float32")
+            # The penalty's own sums, to the last bit: |log r| has a kink where nothing changed.
+            zeros = keras.ops.zeros(len(self.kernels))
+            sums = keras.ops.convert_to_numpy(penalty(self.kernels, self.axes, zeros).sums)
+        self._epochs_left = _state(epochs_left, "int32")
+        self._sums = _state(sums, "float32")
+        self._drift = _state(0.0, "float32")
+        self._steps = _state(0.0, "float32")
 
     @property
     def epochs_left(self) -> int:
@@ -113,10 +113,5 @@ class PenaltyWindow:
         return cls(penalty, kernels, config["epochs_left"], config["sums"])
 
 
-def _variable_like(aggregation: str):
-    """Returns a maker of untrained variables."""
-
-    def make(value, dtype):
-        return keras.Variable(value, dtype=dtype, trainable=False, aggregation=aggregation)
-
-    return make
+def _state(value, dtype: str) -> keras.Variable:
+    return keras.Variable(value, dtype=dtype, trainable=False, aggregation="only_first_replica")

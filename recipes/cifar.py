@@ -45,7 +45,6 @@ PENALTY_EPOCHS = {"random": 20, "splitting": 10, "firefly": 15}
 def main(argv: list[str] | None = None) -> dict:
     """Runs the recipe with command-line arguments, and returns what it writes to the JSON."""
     args = parse(argv)
-    args.out.mkdir(parents=True, exist_ok=True)  # not writable: better now than after 250 epochs
     keras.utils.set_random_seed(args.seed)
     images = data.load(
         args.dataset,
@@ -55,6 +54,7 @@ def main(argv: list[str] | None = None) -> dict:
         args.validation_examples,
         args.seed,
     )
+    args.out.mkdir(parents=True, exist_ok=True)  # not writable: better now than after 250 epochs
     with common.dtype_policy(args.mixed_precision):
         model = build_model(args, images)
         run = train(model, images, args)
@@ -153,7 +153,7 @@ def configuration(args: argparse.Namespace) -> dict:
 def summary(run: common.Run) -> str:
     """Says in a few lines what came out, and of what."""
     asked = run.configuration
-    how = "static" if asked["static"] else f"{asked['method']}, grown {len(run.growth)} times"
+    how = "static" if asked["static"] else f"{asked['method']}, growths: {len(run.growth)}"
     if asked["penalty"] and not asked["static"]:
         how += ", with the penalty"
     return (

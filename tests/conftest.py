@@ -20,5 +20,5 @@ settings.load_profile("keras_grow")
 @pytest.fixture(autouse=True)
 def _fresh_keras_state():
     """Every test starts from the same seeds and names."""
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # collecting garbage each time is slow
     keras.utils.set_random_seed(0)

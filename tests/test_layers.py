@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers as kl
 from keras.src.testing import TestCase
@@ -204,6 +204,7 @@ def fused_operations(layer, shape, dtype="float32", training=True, **options):
     return sum(operation.type == FUSED for operation in graph.get_operations())
 
 
+@settings(max_examples=100)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 5)),
     seed=st.integers(0, 999),
@@ -213,7 +214,7 @@ def fused_operations(layer, shape, dtype="float32", training=True, **options):
     center=st.booleans(),
     momentum=st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]),
     axis=st.sampled_from([-1, 3]),
-    dtype=st.sampled_from(["float32", "float64", "mixed_float16", "mixed_bfloat16", "float16"]),
+    dtype=st.sampled_from(["float32", "mixed_float16", "mixed_bfloat16", "float16"]),
     compile_with=st.sampled_from([None, {"jit_compile": False}]),
 )
 def test_equals_keras_batch_normalization(
@@ -227,10 +228,10 @@ def test_equals_keras_batch_normalization(
     assert_same(layers, images, training, compile_with, rounding)
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("training", "trainable"), [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
-def test_equals_keras_at_a_realistic_size(dtype, training):
-    layers = pair((8, 16, 16, 24), dtype=dtype)
+def test_equals_keras_at_a_realistic_size(dtype, training, trainable):
+    layers = pair((8, 16, 16, 24), trainable=trainable, dtype=dtype)
     images = tf.random.stateless_normal((8, 16, 16, 24), (0, 0), 0.5, 2.0)
     rounding = {"float32": 0.0, "mixed_float16": 2e-3, "mixed_bfloat16": 1.6e-2}[dtype]
     images = tf.cast(images, layers[0].compute_dtype)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from keras_grow.methods.base import GrowthMethod
+from keras_grow.methods.firefly import Firefly
 from keras_grow.methods.net2wider import Net2Wider
 from keras_grow.methods.random import Random
 
-_METHODS = {method.name: method for method in (Random, Net2Wider)}
+_METHODS = {method.name: method for method in (Random, Net2Wider, Firefly)}
 NAMES = tuple(_METHODS)
 
-__all__ = ["NAMES", "GrowthMethod", "Net2Wider", "Random", "get"]
+__all__ = ["NAMES", "Firefly", "GrowthMethod", "Net2Wider", "Random", "get"]
 
 
 def get(method: str | GrowthMethod) -> GrowthMethod:

@@ -1,0 +1,498 @@
+"""GradMax: new neurons enter where the gradient of their first step is the largest.
+
+One side of a new neuron is zero, so that the network computes what it computed before; the other
+side is chosen so that the gradient that the zero side receives is as large as a bound on the norm
+allows. With linear activations that gradient is a linear map G of the chosen weights, and over m
+orthogonal neurons it is the largest for G's m leading singular vectors. G is never formed: the
+products with G and with its transpose, all that an iteration needs, are gradients of the loss of a
+widened copy of the network, for all groups at once. So convolutions, pooling, depthwise layers and
+residual additions need no rule of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_grow import internals
+from keras_grow.budget import Budget
+from keras_grow.checks import check_positive_int
+from keras_grow.graph import ChannelGraph, VariableChannels, find_groups
+from keras_grow.methods.base import GrowthMethod, draw
+from keras_grow.resizing import widen_model
+from keras_grow.tensorflow_ops import compiled_slopes
+from keras_grow.widening import AxisChannels, Widening, gather_index, group_positions, widen_array
+
+Arrays = Mapping[str, np.ndarray]
+Widenings = Mapping[str, Widening]
+Place = tuple[VariableChannels, AxisChannels]
+
+_OTHER = {"outgoing": "incoming", "incoming": "outgoing"}
+# Weights of the zero side while the other side's gradient is taken, relative to the present
+# neurons': small enough to leave the network as it is, large enough for half precision.
+_PROBE = 1e-3
+# How much of a direction stays in a step, relative to the steepest slope: what carries no gradient
+# then stays as it was drawn, and is not left to rounding.
+_INERTIA = 1e-4
+
+
+class GradMax(GrowthMethod):
+    """Adds neurons, in proportion to the widths, whose zero weights get the largest gradient.
+
+    The new neurons of a group get orthogonal weights W of equal norm, by iterating
+    `W <- polar(grad_W |g(W)|^2 / 2)`, where g(W) is the gradient of the zero side. With linear
+    activations this is subspace iteration, which ends at the singular vectors of the paper; with
+    others it climbs what the network will in fact see, and the best of the iterates is kept.
+
+    Batch normalisation right after a layer is folded in: the bound is on kernel * gamma /
+    deviation, which is what the network computes with. New channels enter with the statistics that
+    they have on the scoring batches, and with the gamma that this bound asks for. Their other
+    parameters (biases, depthwise kernels) are drawn by the layers' initializers. Where a group
+    gets more neurons than each has weights, they can't all be orthogonal, and share the room.
+
+    Args:
+        side: The side that enters with zero weights, "outgoing" or "incoming". Groups that can't
+            enter with zero incoming weights enter with zero outgoing ones: those with batch
+            normalisation, and those whose activation isn't zero, or (as ReLU) has no slope, at
+            zero. Defaults to "outgoing".
+        norm: Norm of the weights on the other side of each new neuron, relative to the mean of
+            the present neurons. Defaults to 1.
+        batches: Number of batches that gradients are averaged over. Defaults to 8.
+        iterations: Number of iterations. Defaults to 3.
+        seed: Integer seed. Defaults to one drawn from Python's random state.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+
+    >>> from keras_grow.methods.gradmax import GradMax
+    >>> GradMax(batches=4, seed=1).get_config()
+    {'seed': 1, 'side': 'outgoing', 'norm': 1.0, 'batches': 4, 'iterations': 3}
+
+    Reference:
+        Evci et al., GradMax: Growing Neural Networks using Gradient Information, 2022.
+    """
+
+    name = "gradmax"
+    needs_data = True
+
+    def __init__(
+        self,
+        side: str = "outgoing",
+        norm: float = 1.0,
+        batches: int = 8,
+        iterations: int = 3,
+        seed: int | None = None,
+    ):
+        super().__init__(seed)
+        if side not in _OTHER:
+            raise ValueError(f"`side` must be one of {list(_OTHER)}. Received: side={side!r}")
+        if isinstance(norm, (bool, str)) or not np.isfinite(norm) or norm <= 0:
+            raise ValueError(f"`norm` must be a positive number. Received: norm={norm!r}")
+        self.side, self.norm = side, float(norm)
+        self.batches = check_positive_int("batches", batches)
+        self.iterations = check_positive_int("iterations", iterations)
+
+    def get_config(self) -> dict:
+        names = ("side", "norm", "batches", "iterations")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+    def choose(
+        self, graph: ChannelGraph, budget: Budget, rng: np.random.Generator, data=None
+    ) -> list[Widening]:
+        """Searches for the new neurons' weights. See `GrowthMethod.choose`."""
+        added = {name: count for name, count in budget.spread().items() if count}
+        if not added:
+            return []
+        batches = data.batches(self.batches, rng)
+        groups = [_Fresh(graph, name, count, self.norm, rng) for name, count in added.items()]
+        network = _Network(graph, groups, batches)
+        network.find_input_means()
+        if self.side == "incoming":
+            network.try_zero_incoming(rng)
+        for _ in range(self.iterations):
+            network.take_responses()
+            network.ascend()
+        network.take_responses()
+        return network.best()
+
+
+def polar(rows: np.ndarray, norm: float) -> np.ndarray:
+    """Returns the orthogonal rows of a given norm that have most in common with some rows.
+
+    Args:
+        rows: Array of shape `(neurons, weights)`. Where there are more neurons than weights, the
+            columns become orthogonal instead, before each row is scaled.
+        norm: Norm of each row.
+    """
+    left, _, right = np.linalg.svd(rows, full_matrices=False)
+    result = left @ right
+    return norm * result / np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
+
+
+class _Side:
+    """The kernels on one side of a group's channels, as one row of weights per channel."""
+
+    def __init__(self, graph: ChannelGraph, bare: Widening, role: str):
+        self._bare = bare
+        self._places = [p for p in graph.touching(bare.group, role) if p[0].name == "kernel"]
+        present = self._parts({item.path: item.variable.numpy() for item, _ in self._places}, {})
+        ends = np.cumsum([part.shape[1] for part in present])
+        self.columns = {
+            item.path: slice(end - part.shape[1], end)
+            for (item, _), part, end in zip(self._places, present, ends, strict=True)
+        }
+        norms = np.linalg.norm(np.concatenate(present, axis=1), axis=1)
+        self.norm = float(np.mean(norms)) or 1.0
+        self.zeros = np.zeros((np.sum(bare.sources < 0), ends[-1]))
+
+    def rows(self, arrays: Arrays, widenings: Widenings) -> np.ndarray:
+        """Gathers the fresh channels' rows from the gradients of widened kernels."""
+        return np.concatenate(self._parts(arrays, widenings), axis=1)[-len(self.zeros) :]
+
+    def _parts(self, arrays: Arrays, widenings: Widenings) -> list[np.ndarray]:
+        parts = []
+        for item, axis in self._places:
+            array = np.asarray(arrays[item.path], "float64")
+            for other in item.axes:
+                if other is not axis:  # the other groups' fresh channels take no part
+                    present = np.flatnonzero(gather_index(other.segments, widenings) >= 0)
+                    array = np.take(array, present, axis=other.axis)
+            positions = group_positions(axis.segments, widenings, self._bare.group)
+            run = np.moveaxis(np.take(array, positions, axis=axis.axis), axis.axis, 0)
+            index = by_channel(axis, self._bare.group, len(positions))
+            parts.append(run[index].reshape(len(index), -1))
+        return parts
+
+    def arrays(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Lays the fresh channels' rows out as what a widening adds to each kernel."""
+        result = {}
+        for item, axis in self._places:
+            shape = list(item.variable.shape)
+            del shape[axis.axis]
+            fresh = fresh_positions(axis, self._bare)
+            run = np.zeros((fresh.max() + 1, *shape), "float32")
+            run[fresh] = rows[:, self.columns[item.path]].reshape(*fresh.shape, *shape)
+            result[item.path] = np.moveaxis(run, 0, axis.axis)
+        return result
+
+
+def by_channel(axis: AxisChannels, group: str, length: int) -> np.ndarray:
+    """Returns where each channel lies, `(channels, positions)`, in a group's run of an axis."""
+    repeats = [s.repeat for s in axis.segments if s.group == group]
+    width = length // sum(repeats)
+    starts = np.cumsum([0, *repeats[:-1]]) * width
+    parts = [
+        start + np.arange(width * repeat).reshape(width, repeat)
+        for start, repeat in zip(starts, repeats, strict=True)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def fresh_positions(axis: AxisChannels, bare: Widening) -> np.ndarray:
+    """Returns where the fresh channels, which come last, lie in their group's run of an axis."""
+    length = bare.width * sum(s.repeat for s in axis.segments if s.group == bare.group)
+    return by_channel(axis, bare.group, length)[bare.sources < 0]
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A batch normalisation right after a layer that produces channels of a group.
+
+    Attributes:
+        norm: Name of the normalisation.
+        kernel: Path of the producing kernel.
+        bias: Path of its bias, or `None`.
+        slope: Mean over the present channels of |gamma| / deviation, which fresh ones get, too.
+        epsilon: The normalisation's.
+    """
+
+    norm: str
+    kernel: str
+    bias: str | None
+    slope: float
+    epsilon: float
+
+
+def find_folds(model: keras.Model) -> list[_Fold]:
+    """Finds the normalisations that do nothing but scale and shift what a linear layer puts out."""
+    folds, makers = [], {}
+    for call in internals.calls_of(model):
+        norm, producer = call.operation, makers.get(id(call.inputs[0]))
+        makers.update({id(tensor): norm for tensor in call.outputs})
+        linear = getattr(producer, "activation", None) in (None, keras.activations.linear)
+        if hasattr(norm, "moving_variance") and hasattr(producer, "kernel") and linear:
+            deviation = np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+            gamma = norm.gamma.numpy() if norm.scale else 1.0
+            slope = float(np.mean(np.abs(gamma) / deviation)) or 1.0
+            bias = producer.bias.path if producer.use_bias else None
+            folds.append(_Fold(norm.name, producer.kernel.path, bias, slope, norm.epsilon))
+    return folds
+
+
+class _Fresh:
+    """The fresh channels of one group, while their weights are searched for."""
+
+    def __init__(
+        self, graph: ChannelGraph, group: str, count: int, norm: float, rng: np.random.Generator
+    ):
+        width = graph.groups[group].width
+        self.bare = Widening(group, np.r_[np.arange(width), np.full(count, -1)])
+        self._into = _Side(graph, self.bare, "output")
+        self._out_of = _Side(graph, self.bare, "input")
+        self._carried = {
+            item.path: draw(item, axis, self.bare, rng)
+            for item, axis in graph.touching(group, "output", "through")
+            if item.path not in self._into.columns
+        }
+        self.norms: dict[str, dict[str, Place]] = {}
+        for item, axis in graph.touching(group, "through"):
+            if hasattr(item.layer, "moving_variance"):
+                self.norms.setdefault(item.layer.name, {})[item.name] = (item, axis)
+        self.folds = [fold for fold in find_folds(graph.model) if fold.kernel in self._into.columns]
+        self._input_means = self._into.zeros[0]
+        self._norm = norm
+        self.enter_by("outgoing", rng)
+
+    def enter_by(self, zero: str, rng: np.random.Generator) -> None:
+        """Starts the search anew, with zero weights on the given side."""
+        self._zero = zero
+        sides = {"incoming": self._into, "outgoing": self._out_of}
+        self._still, self._searched = sides[zero], sides[_OTHER[zero]]
+        self._length = self._norm * self._searched.norm
+        self._rows = polar(rng.normal(size=self._searched.zeros.shape), self._length)
+        self._probe = self._still.zeros
+        self._best = (-1.0, self._rows)
+
+    def widening(self) -> Widening:
+        """Returns the present state as a widening."""
+        added = {
+            self._zero: self._still.arrays(self._probe),
+            _OTHER[self._zero]: self._searched.arrays(self._rows),
+        }
+        incoming = {**self._carried, **added["incoming"]}
+        return Widening(
+            self.bare.group, self.bare.sources, incoming=incoming, outgoing=added["outgoing"]
+        )
+
+    def takes_zero_incoming(self, gradients: Arrays, widenings: Widenings) -> bool:
+        """Tells whether neurons without incoming weights put out nothing, and yet learn."""
+        learns = np.any(self._into.rows(gradients, widenings))
+        puts_out = np.any(self._out_of.rows(gradients, widenings))
+        return bool(learns and not puts_out)
+
+    def take_input_means(self, gradients: Arrays, widenings: Widenings, examples: int) -> None:
+        """Takes the mean of what each weight is multiplied with, where a normalisation follows."""
+        self._input_means = self._into.rows(gradients, widenings)[0] / examples
+
+    def take_response(self, gradients: Arrays, widenings: Widenings) -> None:
+        """Takes the gradient of the zero side, and sets that side to a little of it."""
+        response = self._still.rows(gradients, widenings)
+        height = float(np.sum(response**2))
+        if not np.isfinite(height):
+            raise ValueError(
+                "The gradient of the loss is NaN or infinite on the training data. Check the data "
+                "and the learning rate; the model is unchanged."
+            )
+        if height > self._best[0]:
+            self._best = (height, self._rows)
+        largest = np.max(np.linalg.norm(response, axis=1)) or 1.0
+        self._probe = response * (_PROBE * self._still.norm / largest)
+
+    def ascend(self, gradients: Arrays, widenings: Widenings) -> None:
+        """Takes a step on the side that is searched, given its gradient."""
+        slopes = self._searched.rows(gradients, widenings)
+        for fold in self.folds:  # the means that are subtracted follow the kernel
+            columns = self._into.columns[fold.kernel]
+            item, axis = self.norms[fold.norm]["moving_mean"]
+            of_means = self._fresh_entries(gradients[item.path], axis, widenings).ravel()
+            slopes[:, columns] += np.outer(of_means, self._input_means[columns])
+        steepest = np.linalg.norm(slopes, 2) or 1.0
+        self._rows = polar(
+            slopes + _INERTIA * steepest / self._length * self._rows, self._length
+        )
+        self._probe = self._still.zeros
+
+    def take_best(self) -> None:
+        """Ends the search at the best weights seen."""
+        self._rows, self._probe = self._best[1], self._still.zeros
+
+    def take_statistics(self, measured: Mapping[str, Arrays], widenings: Widenings) -> None:
+        """Sets the statistics of fresh channels, and the gamma that makes up for the variance."""
+        for norm, places in self.norms.items():
+            for name in ("moving_mean", "moving_variance"):
+                values = self._fresh_entries(measured[norm][name], places[name][1], widenings)
+                self._carry(places[name], values)
+        for fold in self.folds:
+            places = self.norms[fold.norm]
+            if "gamma" in places:
+                item, axis = places["moving_variance"]
+                variance = measured[fold.norm]["moving_variance"]
+                variance = self._fresh_entries(variance, axis, widenings)
+                self._carry(places["gamma"], fold.slope * np.sqrt(variance + fold.epsilon))
+
+    def center(self) -> None:
+        """Sets the means right after kernels to those that follow from the means of the inputs."""
+        for fold in self.folds:
+            columns = self._into.columns[fold.kernel]
+            means = self._rows[:, columns] @ self._input_means[columns]
+            if fold.bias:
+                means = means + self._carried[fold.bias][-len(means) :]
+            self._carry(self.norms[fold.norm]["moving_mean"], means)
+
+    def _fresh_entries(self, whole: Any, axis: AxisChannels, widenings: Widenings) -> np.ndarray:
+        """Returns the entries of the fresh channels in a vector of a widened layer."""
+        run = np.asarray(whole)[group_positions(axis.segments, widenings, self.bare.group)]
+        return run[fresh_positions(axis, self.bare)]
+
+    def _carry(self, place: Place, values: np.ndarray) -> None:
+        item, axis = place
+        positions = fresh_positions(axis, self.bare)
+        self._carried[item.path][positions] = values.reshape(positions.shape) - axis.fresh
+
+
+class _Network:
+    """A copy of the model with the fresh channels of all groups, and the batches to score on."""
+
+    def __init__(self, graph: ChannelGraph, groups: Sequence[_Fresh], batches: Sequence[tuple]):
+        self._model, self._groups, self._batches = graph.model, groups, batches
+        self._bare = {group.bare.group: group.bare for group in groups}
+        self._items = [
+            item
+            for item in graph.variables
+            if any(s.group in self._bare for axis in item.axes for s in axis.segments)
+        ]
+        copy = type(graph.model).from_config(graph.model.get_config())
+        copy.set_weights(graph.model.get_weights())
+        widen_model(copy, find_groups(copy), list(self._bare.values()))
+        twins = {id(v): w for v, w in zip(graph.model.weights, copy.weights, strict=True)}
+        self._targets = [twins[id(item.variable)] for item in self._items]
+        self._folded = {fold.norm for group in groups for fold in group.folds}
+        self._norms = [
+            (call.operation, call.inputs[0])
+            for call in internals.calls_of(copy)
+            if any(call.operation.name in group.norms for group in groups)
+        ]
+        self._tapped = keras.Model(copy.input, [copy.output, *(x for _, x in self._norms)])
+        self._slopes = compiled_slopes(self._loss)
+
+    def _values(self) -> list[np.ndarray]:
+        """Returns the values of the copy's variables with the groups in their present state."""
+        widenings = {group.bare.group: group.widening() for group in self._groups}
+        return [
+            widen_array(item.variable.numpy(), item.axes, widenings, path=item.path)
+            for item in self._items
+        ]
+
+    def _call(self, values: Sequence, x: Any) -> tuple:
+        """Returns the copy's outputs, and what goes into its normalisations."""
+        with keras.StatelessScope(state_mapping=list(zip(self._targets, values, strict=True))):
+            outputs = self._tapped(x, training=False)
+        predicted, *inputs = outputs if self._norms else [outputs]
+        return predicted, inputs
+
+    def _loss(self, values: list, x, y, sample_weight):
+        """The task loss of a batch; where the last value is 1 and not 0, instead the sum over the
+        examples of the means of what goes into the folded normalisations.
+        """
+        *values, means_instead = values
+        predicted, inputs = self._call(values, x)
+        loss = self._model.compute_loss(
+            x=x, y=y, y_pred=predicted, sample_weight=sample_weight, training=False
+        )
+        loss = keras.ops.cast(self._model.optimizer.scale_loss(loss), "float32")
+        means = 0.0
+        for (norm, _), value in zip(self._norms, inputs, strict=True):
+            if norm.name in self._folded:
+                per_example = keras.ops.mean(value, axis=_beside(norm, value)[1:])
+                means += keras.ops.sum(keras.ops.cast(per_example, "float32"))
+        return loss + means_instead * (means - loss)
+
+    def _gradients(self, means_instead: bool = False) -> dict[str, np.ndarray]:
+        """Returns the gradient with respect to each variable, summed over the batches."""
+        values = [*self._values(), np.float32(means_instead)]
+        values = [keras.ops.convert_to_tensor(value) for value in values]
+        total: dict[str, np.ndarray] = {}
+        for batch in self._batches:
+            for item, slope in zip(self._items, self._slopes(values, *batch), strict=False):
+                slope = keras.ops.convert_to_numpy(slope).astype("float64")
+                total[item.path] = total.get(item.path, 0.0) + slope
+        return total
+
+    def find_input_means(self) -> None:
+        """Finds the means of the inputs of layers that a normalisation follows."""
+        if self._folded:
+            gradients = self._gradients(means_instead=True)
+            examples = sum(len(keras.tree.flatten(batch[0])[0]) for batch in self._batches)
+            for group in self._groups:
+                group.take_input_means(gradients, self._bare, examples)
+
+    def try_zero_incoming(self, rng: np.random.Generator) -> None:
+        """Has the groups that can do so enter with zero incoming weights."""
+        tried = [group for group in self._groups if not group.norms]
+        for group in tried:
+            group.enter_by("incoming", rng)
+        gradients = self._gradients()
+        for group in tried:
+            if not group.takes_zero_incoming(gradients, self._bare):
+                group.enter_by("outgoing", rng)
+
+    def take_responses(self) -> None:
+        """Has every group take the gradient of its zero side."""
+        self._measure(self._batches[:1])
+        for group in self._groups:
+            group.center()
+        gradients = self._gradients()
+        for group in self._groups:
+            group.take_response(gradients, self._bare)
+
+    def ascend(self) -> None:
+        """Has every group take a step."""
+        gradients = self._gradients()
+        for group in self._groups:
+            group.ascend(gradients, self._bare)
+
+    def best(self) -> list[Widening]:
+        """Returns the best that was found, with statistics measured on all batches."""
+        for group in self._groups:
+            group.take_best()
+        self._measure(self._batches)
+        return [group.widening() for group in self._groups]
+
+    def _measure(self, batches: Sequence[tuple]) -> None:
+        """Measures the statistics of fresh channels.
+
+        One pass for each normalisation in a row within a group: the second one sees what the
+        first makes of its channels.
+        """
+        for _ in range(max(len(group.norms) for group in self._groups)):
+            values = self._values()
+            moments: dict[str, list] = {}
+            for x, *_ in batches:
+                inputs = self._call(values, x)[1]
+                for (norm, _), value in zip(self._norms, inputs, strict=True):
+                    value = keras.ops.cast(value, "float32")
+                    pair = keras.ops.moments(value, _beside(norm, value))
+                    moments.setdefault(norm.name, []).append(
+                        [keras.ops.convert_to_numpy(v).astype("float64") for v in pair]
+                    )
+            measured = {name: _pool(pairs) for name, pairs in moments.items()}
+            for group in self._groups:
+                group.take_statistics(measured, self._bare)
+
+
+def _beside(norm: keras.layers.Layer, value: Any) -> list[int]:
+    """Returns all axes but the channel axis."""
+    rank = len(value.shape)
+    return [axis for axis in range(rank) if axis != norm.axis % rank]
+
+
+def _pool(pairs: list) -> dict[str, np.ndarray]:
+    """Returns the mean and the variance over batches, of those of each batch."""
+    means, variances = np.array(pairs).transpose(1, 0, 2)
+    return {"moving_mean": means.mean(0), "moving_variance": variances.mean(0) + means.var(0)}
