@@ -64,7 +64,7 @@ class _Curve(NamedTuple):
 def growth_curve(runs: Any, x: str = "epoch", metric: str = "accuracy") -> "Figure":
     """Draws a metric, the loss and the number of parameters while networks grow.
 
-    One run shows training and validation; several show validation only, where they have it.
+    One run shows training and held-out data; several show held-out data only, where they have it.
     A triangle marks each growth. Several seeds of one label become their mean and a band from
     the lowest to the highest, over the epochs that all of them have.
 
@@ -106,8 +106,10 @@ def growth_curve(runs: Any, x: str = "epoch", metric: str = "accuracy") -> "Figu
         _draw_panel(axes, curves, name)
     panels[-1].set_xlabel(X_LABELS[x])
     panels[-1].set_xlim(left=0)
-    key = panels[0].get_legend_handles_labels()
-    figure.legend(*key, loc="outside upper center", ncols=2 if len(curves) > 1 else 3)
+    key = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
+    key.update({"growth": key.pop("growth")} if "growth" in key else {})  # the last entry
+    columns = len(key) if len("".join(key)) < 60 else 2
+    figure.legend(key.values(), key.keys(), loc="outside upper center", ncols=columns)
     return figure
 
 
@@ -123,11 +125,8 @@ def _curve(label: Any, runs: Any, x: str, metric: str) -> _Curve:
     epochs = min(history[shared[0]].size for history in histories)
     columns = {name: np.stack([h[name][:epochs] for h in histories]) for name in shared}
     growths = {epoch for run in seeds for epoch in _growths(run) if 0 < epoch <= epochs}
-    return _Curve(
-        x=np.arange(1.0, epochs + 1) if x == "epoch" else columns[x].mean(axis=0),
-        columns=columns,
-        growths=np.array(sorted(growths), dtype=int),
-    )
+    positions = np.arange(1.0, epochs + 1) if x == "epoch" else columns[x].mean(axis=0)
+    return _Curve(positions, columns, np.array(sorted(growths), dtype=int))
 
 
 def _history(label: Any, run: Any) -> dict[str, np.ndarray]:
@@ -168,8 +167,10 @@ def _draw_panel(axes: "Axes", curves: Mapping[str, _Curve], name: str) -> None:
     elif "acc" in name:
         title += " (%)"
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    elif name == "loss" and axes.dataLim.y1 > 10 * axes.dataLim.y0 > 0:
+        axes.set_yscale("log")
     if not alone and all(f"val_{name}" in curve.columns for curve in curves.values()):
-        title = f"validation\n{title}"
+        title = f"held-out\n{title}"
     axes.set_ylabel(title)
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
@@ -186,7 +187,7 @@ def _draw_lines(axes: "Axes", label: str, curve: _Curve, name: str, style: dict,
         if name in curve.columns:
             training = curve.columns[name].mean(axis=0)
             axes.plot(curve.x, training, color="0.55", linewidth=1.0, label="training")
-        label = f"{label} validation".strip()
+        label = f"{label} held-out".strip()
     axes.plot(curve.x, values.mean(axis=0), label=label or name, **style)
     at = curve.growths - 1  # epochs count from 1, indices from 0
     if at.size:

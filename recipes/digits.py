@@ -1,4 +1,4 @@
-"""Grows a small network on real handwritten digits: half a minute on 2 cores, no download.
+"""Grows a small network on real handwritten digits: under a minute on 2 cores, no download.
 
     python recipes/digits.py                      # grows four times, with the similarity penalty
     python recipes/digits.py --method random --no-penalty --seed 1
@@ -177,12 +177,14 @@ class KernelAfterGrowth(keras.callbacks.Callback):
         super().__init__()
         self.layer = layer
         self.kernel: np.ndarray | None = None
+        self._growths = 0
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
-        """Copies the kernel, where its width is new."""
-        kernel = self.model.get_layer(self.layer).kernel
-        if self.kernel is None or self.kernel.shape != tuple(kernel.shape):
-            self.kernel = kernel.numpy()
+        """Copies the kernel, where the model has just grown."""
+        growths = len(self.model.growth_history)
+        if self.kernel is None or growths > self._growths:
+            self.kernel = self.model.get_layer(self.layer).kernel.numpy()
+        self._growths = growths
 
 
 class Progress(keras.callbacks.Callback):
@@ -251,13 +253,11 @@ def comparison(run: common.Run, baseline: common.Run, args: argparse.Namespace) 
 def draw(args, run, baseline, kernel, grown, static, digits: Digits) -> None:
     """Draws what growing did: over time, to the neurons of one layer, and to what they see."""
     curves = {"grown": run, "final size from the start": baseline}
+    before = "just after the last growth" if run.growth else "at the start"
     figures = {
         "growth_curve": plots.growth_curve({k: curve(each) for k, each in curves.items()}),
         "similarity_histogram": plots.similarity_histogram(
-            {
-                "conv2, just after the last growth": kernel,
-                "conv2, at the end": grown.get_layer("conv2").kernel,
-            }
+            {f"conv2, {before}": kernel, "conv2, at the end": grown.get_layer("conv2").kernel}
         ),
     }
     if not args.fast:
@@ -299,6 +299,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--fast", action="store_true", help="no saliency figure")
     add("--out", type=Path, help="folder for the results, if not runs/digits-<time>")
     args = parser.parse_args(argv)
+    if args.every >= args.epochs:
+        parser.error(f"--every {args.every} leaves no growth within --epochs {args.epochs}")
     args.learning_rate = LEARNING_RATE
     args.out = args.out or common.default_out("digits")
     if (args.out / "results.json").exists():

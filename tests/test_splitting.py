@@ -4,22 +4,23 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_grow.layers import (
-    GrowableBatchNormalization,
-    GrowableConv2D,
-    GrowableDense,
-    GrowableDepthwiseConv2D,
-)
 from networks import NETWORKS, batch, mlp, plain_cnn, randomise, relative_change
 from scipy import linalg
 
 from keras_grow import GrowableModel, Widening
 from keras_grow.budget import Budget, plan_budget
 from keras_grow.graph import find_groups
+from keras_grow.layers import (
+    GrowableBatchNormalization,
+    GrowableConv2D,
+    GrowableDense,
+    GrowableDepthwiseConv2D,
+)
 from keras_grow.methods import splitting
 from keras_grow.methods.curvature import find_sites, second_derivative, smallest_eigenpairs
 from keras_grow.methods.splitting import Splits, Splitting, allot, commit, draw_pieces, weigh
 from keras_grow.resizing import widen_model
+from keras_grow.roles import ELEMENTWISE
 from keras_grow.scoring_data import as_scoring_data
 
 
@@ -76,7 +77,7 @@ def problem(model, count=24, seed=0):
 
 
 def pieces_of(*data):
-    return draw_pieces(as_scoring_data(data), len(data[0]), np.random.default_rng(0))
+    return draw_pieces(as_scoring_data(data), len(data[0]), generator())
 
 
 def copy_of(model):
@@ -141,7 +142,7 @@ def test_the_eigenpairs_are_those_of_the_explicit_matrices(build):
     model = compiled(randomise(build()))
     data = problem(model)
     matrices = explicit_matrices(model, *data)
-    rng = np.random.default_rng(3)
+    rng = generator(3)
     splits = splitting.score_splits(find_groups(model), pieces_of(*data), 30, rng)
     for group, matrix in matrices.items():
         values = splits[group].values
@@ -158,7 +159,7 @@ def test_the_eigenpairs_are_those_of_the_explicit_matrices(build):
 def test_a_growth_changes_the_loss_by_half_the_eigenvalues_times_the_step_squared(build, double):
     model = compiled(randomise(build()))
     x, y = problem(model)
-    graph, rng, step = find_groups(model), np.random.default_rng(0), 1e-3
+    graph, rng, step = find_groups(model), generator(), 1e-3
     splits = splitting.score_splits(graph, pieces_of(x, y), 30, rng)
     added = {name: np.arange(len(s.values)) % 2 for name, s in splits.items()}
     predicted = step**2 / 2 * sum(np.sum(added[n] * s.values) for n, s in splits.items())
@@ -186,25 +187,356 @@ def at_a_plateau():
 def test_at_a_plateau_splitting_lowers_the_loss_and_random_directions_do_not(double):
     model, x, y = at_a_plateau()
     plateau = model.evaluate(x, y, batch_size=64, verbose=0)
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
     assert train(copy_of(model), x, y, 50) > 0.99 * plateau  # nothing is left to learn
-    graph, step = find_groups(model), 0.05
-    splits = splitting.score_splits(graph, pieces_of(x, y), 10, np.random.default_rng(0))
+    step = 0.05
+    splits = splitting.score_splits(find_groups(model), pieces_of(x, y), 10, generator())
     best = splits["hidden0"]
     assert np.all(best.values < 0)
-    changes = []
+    now, later = split_and_train(model, best, step, x, y)
+    np.testing.assert_allclose(now - plateau, step**2 / 2 * np.sum(best.values), rtol=0.05)
+    at_random = []
     for seed in range(5):
-        draw = np.random.default_rng(seed).normal(size=(3, 2))
+        draw = generator(seed).normal(size=(3, 2))
         (path,) = best.directions
-        draws = {path: draw / np.linalg.norm(draw, axis=0)}
-        changes.append(change_by(model, Splits(best.values, draws, best.axes), step, x, y))
-    fall = change_by(model, best, step, x, y)
-    np.testing.assert_allclose(fall, step**2 / 2 * np.sum(best.values), rtol=0.1)
-    assert np.mean(changes) > 0.5 * fall
-    assert min(changes) > fall
+        draws = Splits(best.values, {path: draw / np.linalg.norm(draw, axis=0)}, best.axes)
+        at_random.append(split_and_train(model, draws, step, x, y))
+    losses, later_losses = np.transpose(at_random)
+    assert np.mean(losses) - plateau > 0.3 * (now - plateau)
+    assert min(losses) > now
+    assert min(later_losses) > later
 
 
-def change_by(model, splits, step, x, y):
+def split_and_train(model, splits, step, x, y):
+    """Returns the loss right after both neurons of a network are split, and 60 steps later."""
     copy = copy_of(model)
-    widening = commit("hidden0", splits, np.ones(len(splits.values), int), step)
+    widening = commit("hidden0", splits, np.ones(2, int), step)
     widen_model(copy, find_groups(copy), [widening])
-    return copy.evaluate(x, y, verbose=0) - model.evaluate(x, y, verbose=0)
+    now = copy.evaluate(x, y, batch_size=64, verbose=0)
+    return now, train(copy, x, y, 60)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("rate", [0.35, 1.0, 2.2])
+def test_every_network_grows_by_exactly_the_budget(name, rate):
+    model = compiled(randomise(NETWORKS[name]()))
+    x, y = problem(model)
+    before, outputs = model.neurons, model.predict(x, verbose=0)
+    event = model.grow(rate, Splitting(seed=1, step=1e-4), data=(x, y))
+    assert model.neurons - before == int(rate * before + 1e-9)
+    assert event.unhelpful >= max(0, model.neurons - 2 * before)
+    assert relative_change(outputs, model.predict(x, verbose=0)) < 1e-3
+    model.fit(x, y, verbose=0)
+
+
+def test_choosing_leaves_the_model_as_it_was(monkeypatch):
+    def build():
+        x = keras.Input((3,), name="x")
+        hidden = GrowableDense(4, activation="relu", name="hidden")(x)
+        outputs = {n: keras.layers.Dense(1, name=n)(hidden) for n in ("one", "two")}
+        return GrowableModel({"x": x}, outputs)
+
+    model = build()
+    model.compile("sgd", {"one": "mse", "two": "mse"}, metrics={"one": "mae"})
+    x = {"x": np.ones((9, 3), "float32")}
+    y = {name: np.ones((9, 1), "float32") for name in ("one", "two")}
+    model.fit(x, y, verbose=0)
+    state = [v.numpy().copy() for v in [*model.variables, *model.metrics_variables]]
+    graph = find_groups(model)
+    choose = (Splitting(seed=1).choose, graph, plan_budget(graph, 0.5), generator())
+    assert choose[0](*choose[1:], as_scoring_data((x, y)))
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(splitting.Site, "multiply", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.grow(0.5, Splitting(seed=1), data=(x, y))
+    for before, v in zip(state, [*model.variables, *model.metrics_variables], strict=True):
+        np.testing.assert_array_equal(before, v.numpy())
+    assert model.widths == {"hidden": 4}
+
+
+def test_the_same_seed_gives_the_same_growth():
+    grown = []
+    for _ in range(2):
+        model = compiled(randomise(plain_cnn()))
+        model.grow(0.5, Splitting(seed=7, examples=10), data=problem(model))
+        grown.append(model.get_weights())
+    for one, other in zip(*grown, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_weights_of_examples_count():
+    model = compiled(randomise(mlp()))
+    x, y = problem(model)
+    weights = np.repeat([1.0, 0.0], len(x) // 2)
+    half = explicit_matrices(model, x[: len(x) // 2], y[: len(x) // 2])
+    weighted = explicit_matrices(model, x, y, weights)
+    for group, expected in half.items():
+        atol = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(2 * weighted[group], expected, atol=atol)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_models_are_scored_in_float32(policy):
+    model = compiled(randomise(plain_cnn()))
+    keras.config.set_dtype_policy(policy)
+    try:
+        half = plain_cnn()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    half.set_weights(model.get_weights())
+    data = problem(model)
+    scores = [
+        splitting.score_splits(find_groups(m), pieces_of(*data), 10, generator())
+        for m in (model, compiled(half))
+    ]
+    for group in model.widths:
+        one, other = (s[group].values for s in scores)
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+    event = half.grow(0.35, Splitting(seed=1), data=data)
+    assert event.neurons_after == event.neurons_before + int(0.35 * event.neurons_before)
+
+
+def test_the_sample_is_as_large_as_asked_for():
+    x = np.arange(300.0)[:, None]
+    for size in (7, 100, 300):
+        data = as_scoring_data(tf.data.Dataset.from_tensor_slices((x, x)).batch(size))
+        pieces = draw_pieces(data, 150, generator())
+        np.testing.assert_array_equal(np.concatenate([p[0] for p in pieces]), x[:150])
+        assert max(len(p[0]) for p in pieces) <= 64
+        assert sum(len(p[0]) for p in draw_pieces(data, 999, generator())) == 300
+
+
+def branched(kind):
+    """Networks whose first group can't be scored, though it can grow."""
+    inputs = keras.Input((3,))
+    x = GrowableDense(4, name="a")(inputs)
+    if kind == "two readers":
+        x = keras.layers.Concatenate()([keras.layers.ReLU()(x), keras.layers.ReLU()(x)])
+    elif kind == "no activation":
+        x = GrowableDense(3, name="b")(x)
+    elif kind == "tied":
+        x = keras.layers.ReLU()(keras.layers.Add()([x, GrowableDense(4, name="c")(inputs)]))
+    elif kind == "called twice":
+        layer = GrowableDense(5, activation="relu", name="d")
+        x = keras.layers.Concatenate()([layer(x), layer(keras.layers.ReLU()(x))])
+    x = GrowableDense(3, activation="tanh", name="last")(x)
+    return GrowableModel(inputs, keras.layers.Dense(1)(x))
+
+
+@pytest.mark.parametrize("kind", ["two readers", "no activation", "tied", "called twice"])
+def test_groups_of_another_shape_come_last_and_are_counted(kind):
+    model = compiled(randomise(branched(kind)))
+    graph = find_groups(model)
+    assert "a" not in find_sites(model, graph)
+    x, y = problem(model)
+    splits = splitting.score_splits(graph, pieces_of(x, y), 10, generator())
+    assert np.all(np.isinf(splits["a"].values))
+    helpful = sum(np.sum(s.values < 0) for s in splits.values())
+    event = model.grow(1.0, Splitting(seed=1), data=(x, y))
+    assert event.widths_after["a"] == 8
+    assert event.unhelpful == event.neurons_before - helpful
+
+
+def test_nothing_to_score_is_still_a_growth():
+    inputs = keras.Input((3,))
+    x = GrowableDense(4, name="a")(inputs)
+    model = compiled(GrowableModel(inputs, keras.layers.Dense(1)(x)))
+    event = model.grow(0.5, Splitting(seed=1), data=problem(model))
+    assert (event.widths_after, event.unhelpful) == ({"a": 6}, 2)
+
+
+def test_a_loss_that_is_not_finite_is_reported():
+    model = compiled(mlp())
+    x, y = problem(model)
+    with pytest.raises(ValueError, match="'hidden0' is not finite"):
+        model.grow(0.5, Splitting(seed=1), data=(np.nan * x, y))
+
+
+def generator(seed=0):
+    return np.random.default_rng(seed)
+
+
+def budget_of(neurons, widths, room=None, affordable=lambda widths: True):
+    return Budget(neurons, widths, room or dict.fromkeys(widths, np.inf), affordable)
+
+
+VALUES = {"a": np.array([-3.0, 1.0, -1.0]), "b": np.array([-2.0, 0.0]), "c": np.full(2, np.inf)}
+WIDTHS = {"a": 3, "b": 2, "c": 2}
+
+
+@pytest.mark.parametrize(
+    ("neurons", "a", "b", "c"),
+    [
+        (1, [1, 0, 0], [0, 0], 0),
+        (3, [1, 0, 1], [1, 0], 0),
+        (4, [1, 0, 1], [1, 1], 0),
+        (5, [1, 1, 1], [1, 1], 0),
+        (6, [1, 1, 1], [1, 1], 1),
+        (9, [2, 1, 1], [2, 1], 2),
+    ],
+)
+def test_the_most_negative_over_all_groups_are_taken(neurons, a, b, c):
+    added = allot(VALUES, budget_of(neurons, WIDTHS), generator())
+    assert (added["a"].tolist(), added["b"].tolist(), added["c"].sum()) == (a, b, c)
+
+
+def test_ceilings_are_honoured():
+    room = {"a": 1, "b": np.inf, "c": 0}
+    added = allot(VALUES, budget_of(3, WIDTHS, room), generator())
+    assert (added["a"].tolist(), added["b"].tolist()) == ([1, 0, 0], [1, 1])
+    few = budget_of(9, WIDTHS, affordable=lambda widths: sum(widths.values()) <= 9)
+    assert sum(v.sum() for v in allot(VALUES, few, generator()).values()) == 2
+
+
+def test_a_model_with_ceilings_grows_up_to_them():
+    model = compiled(randomise(plain_cnn()))
+    model.grow(1.0, Splitting(seed=1), data=problem(model), max_widths={"a": 5, "b": 5, "c": 99})
+    assert model.widths == {"a": 5, "b": 5, "c": 20}
+    parameters = model.count_params() + 100
+    model.grow(1.0, Splitting(seed=1), data=problem(model), max_params=parameters)
+    assert parameters - 30 < sum(np.prod(v.shape) for v in model.trainable_variables) <= parameters
+
+
+def test_commit_moves_the_copies_apart_and_counts():
+    splits = Splits(np.array([-1.0, 0.5, -2.0]), {"k": np.eye(2, 3)}, {"k": -1})
+    widening = commit("a", splits, np.array([1, 1, 0]), step=0.1)
+    assert widening.sources.tolist() == [0, 1, 2, 0, 1]
+    np.testing.assert_allclose(widening.outgoing_scale, [0.5, 0.5, 1, 0.5, 0.5])
+    expected = np.float32([[0.1, 0, 0, -0.1, 0], [0, 0.1, 0, 0, -0.1]])
+    np.testing.assert_allclose(widening.incoming["k"], expected, atol=1e-7)
+    assert widening.unhelpful == 1
+    thrice = commit("a", splits, np.array([2, 0, 0]), step=0.1)
+    np.testing.assert_allclose(thrice.incoming["k"][0], [0.1, 0, 0, 0, -0.1], atol=1e-7)
+    np.testing.assert_allclose(thrice.outgoing_scale, [1 / 3, 1, 1, 1 / 3, 1 / 3])
+    assert thrice.unhelpful == 1
+
+
+SMOOTH = "silu gelu tanh sigmoid softplus elu exponential mish softsign log_sigmoid celu".split()
+KINKED = (
+    "relu relu6 leaky_relu selu hard_tanh hard_sigmoid hard_silu soft_shrink sparse_sigmoid "
+    "sparse_plus squareplus tanh_shrink linear"
+).split()
+LAYERS = [
+    keras.layers.ReLU(max_value=4, negative_slope=0.1),
+    keras.layers.LeakyReLU(0.3),
+    keras.layers.ELU(0.5),
+    keras.layers.PReLU(keras.initializers.Constant(0.2)),
+    keras.layers.Activation(keras.layers.LeakyReLU(0.3)),
+]
+
+
+def tanh_gelu(x):
+    return keras.activations.gelu(x, approximate=True)
+
+
+def function(name):
+    return tanh_gelu if name == "tanh_gelu" else getattr(keras.activations, name)
+
+
+@pytest.mark.parametrize("name", [*SMOOTH, "tanh_gelu"])
+def test_second_derivatives_of_smooth_activations(name):
+    activation, h = function(name), 1e-3
+    u = np.linspace(-4, 4, 80)  # does not touch zero, where some third derivatives jump
+    up, at, down = (activation(tf.constant(u + d)).numpy() for d in (h, 0, -h))
+    bend = second_derivative(activation, tf.constant(u)).numpy()
+    np.testing.assert_allclose(bend, (up - 2 * at + down) / h**2, atol=2e-5)
+
+
+@pytest.mark.parametrize("activation", [*SMOOTH, *KINKED, *LAYERS], ids=str)
+def test_second_derivatives_sum_up_to_the_change_of_slope(activation):
+    """Kinks included: each is smoothed by a softplus, and none is missing."""
+    f = function(activation) if isinstance(activation, str) else activation
+    u = np.linspace(-12, 12, 24_001)[:, None]
+    bend = second_derivative(f, tf.constant(u, "float32")).numpy()
+    slopes = np.gradient(np.asarray(f(tf.constant(u, "float32")), "float64")[:, 0], u[:, 0])
+    change = slopes[-3] - slopes[2]
+    assert np.sum(bend) * (u[1, 0] - u[0, 0]) == pytest.approx(change, abs=0.02, rel=0.01)
+
+
+@pytest.mark.parametrize("name", sorted(ELEMENTWISE - {"threshold"}))
+def test_every_activation_of_a_growable_layer_has_a_second_derivative(name):
+    u = tf.constant(np.linspace(-5, 5, 11), "float32")
+    bend = second_derivative(function(name), u)
+    assert bend.shape == u.shape
+    assert np.all(np.isfinite(bend))
+
+
+def test_the_bend_of_a_relu():
+    u = np.linspace(-2, 2, 9)
+    s = 1 / (1 + np.exp(-3 * u))
+    for f, factor in [("relu", 1), ("leaky_relu", 0.8)]:
+        bend = second_derivative(function(f), tf.constant(u)).numpy()
+        np.testing.assert_allclose(bend, factor * 3 * s * (1 - s), rtol=1e-6)
+
+
+def symmetric(kind, count, dimension):
+    rng = generator(4)
+    q = np.linalg.qr(rng.normal(size=(count, dimension, dimension)))[0]
+    values = {
+        "random": rng.normal(size=(count, dimension)),
+        "positive": rng.uniform(1, 2, size=(count, dimension)),
+        "one value": np.full((count, dimension), -2.0),
+        "two values": rng.choice([-1.0, 3.0], size=(count, dimension)),
+        "rank one": np.where(np.arange(dimension) == 0, -1.0, 0.0) * np.ones((count, 1)),
+        "zero": np.zeros((count, dimension)),
+    }[kind]
+    return np.einsum("cij,cj,ckj->cik", q, values, q)
+
+
+KINDS = ["random", "positive", "one value", "two values", "rank one", "zero"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dimension", [1, 2, 7])
+def test_as_many_iterations_as_dimensions_are_exact(kind, dimension):
+    matrices = symmetric(kind, 5, dimension)
+    matrices[0] = 0  # one that is different from the others
+    values, vectors = smallest_eigenpairs(
+        lambda v: np.einsum("cij,cj->ci", matrices, v), 5, dimension, 99, generator()
+    )
+    np.testing.assert_allclose(values, np.linalg.eigh(matrices)[0][:, 0], atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1)
+    products = np.einsum("cij,cj->ci", matrices, vectors)
+    np.testing.assert_allclose(products, values[:, None] * vectors, atol=1e-7)
+
+
+def test_few_iterations_approach_from_above():
+    matrices = symmetric("random", 6, 150)
+    matrices[:, 0, 0] -= 10.0
+    expected = np.linalg.eigh(matrices)[0][:, 0]
+    before = np.inf
+    for iterations in (2, 5, 10, 40):
+        values, _ = smallest_eigenpairs(
+            lambda v: np.einsum("cij,cj->ci", matrices, v), 6, 150, iterations, generator()
+        )
+        assert np.all(values <= before + 1e-9)
+        assert np.all(values >= expected - 1e-9)
+        before = values
+    np.testing.assert_allclose(before, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"step": 0}, {"step": "1"}, {"examples": 0}, {"iterations": -1}]
+)
+def test_bad_arguments_are_refused(arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=f"`{name}` must be a positive"):
+        Splitting(**arguments)
+
+
+def test_a_progress_bar_appears_when_the_wait_gets_long(monkeypatch, capsys):
+    model = compiled(mlp())
+    data = problem(model)
+    model.grow(0.5, Splitting(seed=1), data=data)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(splitting, "_PATIENCE", 0.0)
+    model.grow(0.5, Splitting(seed=1), data=data)
+    assert "product" in capsys.readouterr().out
+
+
+def test_the_config_makes_an_equal_method():
+    method = Splitting(step=0.1, examples=3, iterations=2, seed=4)
+    assert Splitting.from_config(method.get_config()).get_config() == method.get_config()

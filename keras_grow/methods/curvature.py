@@ -84,6 +84,9 @@ _KINKS: dict[str, Callable[[Any], list[Kink]]] = {
     "sparsesigmoid": lambda f: [Kink(-1, 1 / 2), Kink(1, -1 / 2)],
 }
 
+# TensorFlow differentiates these once only; the same function, which it differentiates twice.
+_REWRITTEN: dict[str, Callable] = {"softsign": lambda u: u / (1 + keras.ops.abs(u))}
+
 
 def kinks_of(activation: Any) -> list[Kink]:
     """Returns where the slope of an activation jumps.
@@ -101,10 +104,15 @@ def kinks_of(activation: Any) -> list[Kink]:
     >>> kinks_of(keras.activations.tanh)
     []
     """
+    function, name = _named(activation)
+    return _KINKS[name](function) if name in _KINKS else []
+
+
+def _named(activation: Any) -> tuple[Any, str]:
+    """Returns what an activation applies, and its name as in the tables."""
     function = getattr(activation, "activation", activation)  # what `Activation` applies
     name = getattr(function, "__name__", type(function).__name__)
-    find = _KINKS.get(name.replace("_", "").lower())
-    return [] if find is None else find(function)
+    return function, name.replace("_", "").lower()
 
 
 def second_derivative(activation: Callable, inputs: Any) -> tf.Tensor:
@@ -128,11 +136,12 @@ def second_derivative(activation: Callable, inputs: Any) -> tf.Tensor:
     [0.75, 0.0]
     """
     inputs = tf.convert_to_tensor(inputs)
+    smooth = _REWRITTEN.get(_named(activation)[1], activation)
     with tf.GradientTape() as outer:
         outer.watch(inputs)
         with tf.GradientTape() as inner:
             inner.watch(inputs)
-            outputs = activation(inputs)
+            outputs = smooth(inputs)
         slope = inner.gradient(outputs, inputs, unconnected_gradients="zero")
     bend = outer.gradient(slope, inputs, unconnected_gradients="zero")
     for place, jump in kinks_of(activation):

@@ -1,0 +1,69 @@
+"""The code in the documentation runs."""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from networks import mlp, plain_cnn
+
+import keras_grow
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(name):
+    """Returns the Python blocks of a document, shortened to a few epochs."""
+    text = (ROOT / name).read_text()
+    code = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    return [block.replace("epochs=60", "epochs=11") for block in code]
+
+
+def test_the_guide():
+    images = np.zeros((4, 32, 32, 3), "float32")
+    names = {
+        "keras": keras,
+        "keras_grow": keras_grow,
+        "keras_model": keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]),
+        "total_steps": 100,
+        "growth_steps": (20, 40),
+    }
+    for block in blocks("docs/guide.md"):
+        if "model.compile" in block:
+            block = block.replace('"sparse_categorical_crossentropy"', "loss")
+            names["loss"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        names |= {"x": images, "y": np.zeros(4)}  # a block that builds a model calls its tensors x
+        exec(block, names)
+    assert [event.method for event in names["model"].growth_history][-1] == "firefly"
+
+
+def test_the_growth_method_of_the_docs():
+    (block,) = [block for block in blocks("docs/methods.md") if "class " in block]
+    model = plain_cnn()
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 6, 6, 2)), np.ones((4, 3))
+    exec(block, {"model": model, "x": x, "y": y})
+    assert model.growth_history[0].method == "copy_the_strongest"
+    assert model.neurons == 15 + 5
+
+
+def test_the_first_example_of_the_readme_compiles():
+    block = blocks("README.md")[0]
+    exec(block.split("model.fit")[0], {"total_steps": 10})
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+def test_links_lead_somewhere(name):
+    text = (ROOT / name).read_text()
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert ((ROOT / name).parent / target).exists(), target
+
+
+def test_every_public_name_has_a_docstring_and_an_example():
+    for name in keras_grow.__all__:
+        thing = getattr(keras_grow, name)
+        if isinstance(thing, type):
+            assert ">>>" in (thing.__doc__ or ""), name
+    assert mlp().growth_report() is not None

@@ -1,0 +1,123 @@
+"""What Keras keeps private, and `internals.py` relies on: one test for each."""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from networks import batch, dense_cnn, mlp, plain_cnn
+
+from keras_grow import internals
+
+
+def trained(optimizer):
+    model = mlp()
+    model.compile(optimizer, "mse")
+    model.fit(batch(model), np.zeros((8, 2)), verbose=0)
+    return model
+
+
+def test_the_calls_of_a_model_come_inputs_first():
+    model = dense_cnn()
+    calls = internals.calls_of(model)
+    assert [call.operation for call in calls] == model.layers[1:]
+    seen = {id(tensor) for tensor in model.inputs}
+    for call in calls:
+        assert all(id(tensor) in seen for tensor in call.inputs)
+        seen |= {id(tensor) for tensor in call.outputs}
+    assert all(id(tensor) in seen for tensor in model.outputs)
+
+
+def test_arguments_hold_the_constants():
+    inputs = keras.Input((2,))
+    outputs = inputs * np.float32(3)
+    (call,) = internals.calls_of(keras.Model(inputs, outputs))
+    assert any(isinstance(argument, np.floating) for argument in call.arguments)
+
+
+def test_a_variable_takes_a_value_of_another_shape():
+    variable = keras.Variable(np.ones((2, 3), "float32"))
+    held = internals.resize(variable, np.zeros((2, 5), "float32"))
+    assert variable.shape == (2, 5) and variable.value.shape == (2, 5)
+    np.testing.assert_array_equal(variable.numpy(), 0)
+    variable.assign(np.ones((2, 5)))
+    internals.put_back(held)
+    assert variable.shape == (2, 3)
+    np.testing.assert_array_equal(variable.numpy(), 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64", "int32"])
+def test_a_resized_variable_keeps_its_dtype(dtype):
+    variable = keras.Variable(np.ones(2), dtype=dtype)
+    internals.resize(variable, variable.numpy()[[0, 1, 1]])
+    assert variable.dtype == dtype and variable.shape == (3,)
+
+
+def test_shapes_follow_the_widths():
+    model = plain_cnn()
+    layer = model.get_layer("a")
+    internals.resize(layer.kernel, np.zeros((3, 3, 2, 7), "float32"))
+    layer.filters = 7
+    internals.refresh_shapes(model)
+    assert layer.output.shape == (None, 6, 6, 7)
+    assert model.get_layer("a_bn").input_spec.axes == {-1: 7}
+    assert model.get_layer("b").input_spec.axes == {-1: 7}
+    assert tuple(model.get_layer("b").get_build_config()["input_shape"]) == (None, 3, 3, 7)
+
+
+def test_refreshing_shapes_records_no_calls():
+    model = plain_cnn()
+    before = [len(layer._inbound_nodes) for layer in model.layers]
+    internals.refresh_shapes(model)
+    assert [len(layer._inbound_nodes) for layer in model.layers] == before
+
+
+def test_optimizers_are_found_inside_others():
+    inner = keras.optimizers.Adam()
+    assert list(internals.optimizers_of(keras.optimizers.LossScaleOptimizer(inner)))[1] is inner
+    assert list(internals.optimizers_of(None)) == []
+
+
+def test_slots_run_parallel_to_the_trained_variables():
+    model = trained(keras.optimizers.Adam(use_ema=True))
+    slots = internals.slots_of(model.optimizer)
+    assert set(slots) == {"_momentums", "_velocities", "_model_variables_moving_average"}
+    variables = internals.trained_variables(model.optimizer)
+    assert [v.path for v in variables] == [v.path for v in model.trainable_variables]
+    for values in slots.values():
+        assert [slot.shape for slot in values] == [v.shape for v in variables]
+    known = {id(slot) for values in slots.values() for slot in values}
+    assert all(id(v) in known for v in internals.own_variables(model.optimizer) if v.ndim)
+
+
+def test_an_optimizer_finds_resized_variables_again():
+    model = trained(keras.optimizers.SGD(momentum=0.9))
+    variable = model.trainable_variables[0]
+    index = model.optimizer._get_variable_index(variable)
+    internals.resize(variable, variable.numpy())
+    with pytest.raises(KeyError):
+        model.optimizer._get_variable_index(variable)
+    internals.rekey(model.optimizer)
+    assert model.optimizer._get_variable_index(variable) == index
+
+
+def test_compiled_functions_are_made_anew():
+    model = trained("sgd")
+    before = model.train_function
+    internals.forget_compiled_functions(model)
+    assert model.train_function is not None and model.train_function is not before
+    assert model.test_function is None and model.predict_function is None
+    fresh = mlp()
+    internals.forget_compiled_functions(fresh)
+    assert fresh.train_function is None
+
+
+def test_private_access_is_nowhere_else():
+    """No `keras.src` in the package; private attributes of others only in `internals.py`."""
+    package = Path(internals.__file__).parent
+    for path in package.rglob("*.py"):
+        text = path.read_text()
+        assert path.name == "internals.py" or "keras.src" not in text, path
+        foreign = re.findall(r"\b(?:layer|variable|optimizer|node|tensor|slot)\._(?!_)\w+", text)
+        assert path.name == "internals.py" or not foreign, (path, foreign)
