@@ -26,7 +26,7 @@ class GrowthCallback(keras.callbacks.Callback):
     Args:
         rate: Fraction of the growable neurons to add at each growth, such as 0.35.
         every: Epochs between growths, or a `keras_grow.Schedule`. Defaults to 50.
-        method: Name of a growth method, or an instance. Defaults to "net2wider".
+        method: Name of a growth method, or an instance. Defaults to "firefly".
         penalty: A `SimilarityPenalty`, `None` for no penalty, or "default".
         max_params: The most trainable parameters that the model may have.
         max_widths: The most channels of any group, or group name -> the most channels.
@@ -57,7 +57,7 @@ class GrowthCallback(keras.callbacks.Callback):
         self,
         rate: float,
         every: int | Schedule = 50,
-        method: str | GrowthMethod = "net2wider",
+        method: str | GrowthMethod = "firefly",
         penalty: SimilarityPenalty | str | None = "default",
         max_params: int | None = None,
         max_widths: int | Mapping[str, int] | None = None,

@@ -22,7 +22,7 @@ class Call:
         operation: The layer (or `keras.Operation`) that was called.
         inputs: The symbolic tensors that it received, in order.
         outputs: The symbolic tensors that it returned.
-        arguments: The positional arguments as they were passed, constants included.
+        arguments: All that was passed, flattened, constants included.
     """
 
     operation: Any
@@ -38,9 +38,13 @@ def calls_of(model: keras.Model) -> list[Call]:
     (keras/src/ops/node.py).
     """
     return [
-        Call(node.operation, node.input_tensors, node.outputs, tuple(node.arguments.args))
+        Call(node.operation, node.input_tensors, node.outputs, _arguments_of(node))
         for node in _nodes_of(model)
     ]
+
+
+def _arguments_of(node: Any) -> tuple:
+    return tuple(keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
 
 
 def _nodes_of(model: keras.Model) -> list:

@@ -122,7 +122,7 @@ class GrowableModel(keras.Model):
     def grow(
         self,
         rate: float,
-        method: str | GrowthMethod = "net2wider",
+        method: str | GrowthMethod = "firefly",
         data: Any = None,
         max_params: int | None = None,
         max_widths: int | Mapping[str, int] | None = None,

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers as kl
 
 from keras_grow import layers as growable
@@ -285,14 +284,18 @@ def _permute(walk: Walk, call: Call, inputs: list) -> Channels | None:
 def _join(walk: Walk, call: Call, inputs: list) -> Channels | None:
     """Addition and its kin: channel i of one input meets channel i of the other."""
     name = call.operation.name
-    if (
-        any(np.size(a) > 1 for a in call.arguments if isinstance(a, (np.ndarray, kl.Layer)))
-        or len({len(tensor.shape) for tensor in call.inputs}) > 1
-    ):
+    ranks = {len(tensor.shape) for tensor in call.inputs}
+    if len(ranks) > 1 or any(_is_fixed_array(argument) for argument in call.arguments):
         return _refuse(walk, call, inputs, f"`{name}` joins them with an array of fixed shape")
     tied = walk.tie(inputs, f"`{name}` joins them with channels that can't grow alike")
     walk.carry(call.operation, tied)
     return tied
+
+
+def _is_fixed_array(argument: Any) -> bool:
+    """Tells whether an argument of a call is a constant with a shape of its own."""
+    symbolic = isinstance(argument, keras.KerasTensor)
+    return not symbolic and math.prod(getattr(argument, "shape", ())) > 1
 
 
 def _concatenate(walk: Walk, call: Call, inputs: list) -> Channels | None:

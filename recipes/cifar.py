@@ -14,7 +14,7 @@ code. Keras's SGD decays the weights directly, by learning_rate * weight_decay, 
 which would have repeated each step of it 1 / (1 - momentum) times in all; so the optimizer gets
 weight_decay / (1 - momentum), which decays as fast. Biases and normalisation decay too, as there.
 
-Nothing is chosen by the test accuracy that is printed after each epoch. Writes `results.json`
+Nothing is chosen by the test accuracy that is printed along the way (`--test-every`). Writes `results.json`
 (see common.Run) and `model.keras` into --out.
 
 Reference: Sakai and Hotta, Growing Deep Neural Network Considering with Similarity between Neurons.
@@ -102,6 +102,7 @@ def train(model, images: data.Data, args: argparse.Namespace) -> common.Run:
         epochs=args.epochs,
         shuffle=False,  # the pipeline does it
         validation_data=images.validation or images.test,
+        validation_freq=args.test_every,
         callbacks=[meter] if args.static else [meter, growth(args)],
         verbose=1 if sys.stdout.isatty() else 2,
     )
@@ -229,7 +230,7 @@ def _add_growth(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     switch = argparse.BooleanOptionalAction
     methods = keras_grow.methods.NAMES
-    add("--method", choices=methods, default="net2wider", help="how to choose new neurons")
+    add("--method", choices=methods, default="firefly", help="how to choose new neurons")
     add("--rate", type=common.positive, default=0.35, help="new neurons per old one")
     add("--every", type=common.positive_int, default=50, help="epochs between growths")
     add("--penalty", action=switch, default=True, help="against similar neurons")
@@ -242,6 +243,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     schedules = ["cosine", "restarts", "hold"]
     add("--epochs", type=common.positive_int, default=250, help="of training")
+    add("--test-every", type=common.positive_int, default=1, help="epochs between evaluations")
     add("--batch-size", type=common.positive_int, default=128, help="examples per step")
     add("--schedule", choices=schedules, default="cosine", help="of the learning rate")
     add("--learning-rate", type=common.positive, default=0.1, help="at the start")

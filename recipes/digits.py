@@ -1,4 +1,4 @@
-"""Grows a small network on real handwritten digits: under a minute on 2 cores, no download.
+"""Grows a small network on real handwritten digits: a minute on 2 cores, no download.
 
     python recipes/digits.py                      # grows four times, with the similarity penalty
     python recipes/digits.py --method random --no-penalty --seed 1
@@ -9,7 +9,9 @@ the 1,797 digits of 8x8 pixels that come with scikit-learn: 500 of them, the sam
 are the test split, the others the training split, shifted by up to a pixel.
 
 The defaults were chosen on 297 images held out from the training split (`--validation`), never on
-the test split, whose accuracy along the way is shown and nothing else.
+the test split, whose accuracy along the way is shown and nothing else. With seeds 0, 1 and 2 the
+grown network reaches 99.2, 98.6 and 98.6 % of the test split; from the start at its final size it
+reaches 99.4, 99.8 and 99.6 %, for 2.3 times the floating-point operations.
 
 Writes into --out: the grown network (model.keras), results.json and static.json (see common.Run),
 history.csv, and as figures growth_curve.png, similarity_histogram.png and saliency.png.

@@ -30,13 +30,18 @@ def fit(model, callback, epochs=3, **kwargs):
     return model.fit(**data, epochs=epochs, callbacks=[callback])
 
 
+def growth(rate, *, method="net2wider", **arguments):
+    """A callback whose method needs no data, unless a test asks for one that does."""
+    return GrowthCallback(rate, method=method, **arguments)
+
+
 def neurons(model):
     return [event.neurons_after for event in model.growth_history]
 
 
 def test_it_grows_between_epochs_and_not_after_the_last():
     model = compiled()
-    fit(model, GrowthCallback(0.2, every=2, verbose=0), epochs=6)
+    fit(model, growth(0.2, every=2, verbose=0), epochs=6)
     assert [event.epoch for event in model.growth_history] == [2, 4]
     assert neurons(model) == [18, 21]
 
@@ -44,7 +49,7 @@ def test_it_grows_between_epochs_and_not_after_the_last():
 def test_it_logs_parameters_similarity_and_drift():
     model = compiled()
     penalty = SimilarityPenalty(epochs=1)
-    logs = fit(model, GrowthCallback(0.4, every=1, penalty=penalty, verbose=0), epochs=3).history
+    logs = fit(model, growth(0.4, every=1, penalty=penalty, verbose=0), epochs=3).history
     before = model.growth_history[0].parameters_before
     assert logs["params"] == [before, *(e.parameters_after for e in model.growth_history)]
     assert all(0 < value < 1 for value in logs["similarity"])
@@ -55,7 +60,7 @@ def test_it_logs_parameters_similarity_and_drift():
 def test_the_penalty_counts_only_within_its_window():
     model = compiled()
     penalty = SimilarityPenalty(weight=1.0, epochs=2)
-    callback = GrowthCallback(0.4, every=2, penalty=penalty, verbose=0)
+    callback = growth(0.4, every=2, penalty=penalty, verbose=0)
     fit(model, callback, epochs=3)
     assert model.penalty_window.epochs_left == 1
     x, y = tf.constant(X[:8]), tf.constant(Y[:8])
@@ -75,7 +80,7 @@ def test_the_penalty_lowers_the_similarity():
         keras.utils.set_random_seed(4)
         model = compiled()
         penalty = SimilarityPenalty(weight=weight, weight_sum=0.0, epochs=20)
-        callback = GrowthCallback(0.6, every=1, method="net2wider", penalty=penalty, verbose=0)
+        callback = growth(0.6, every=1, method="net2wider", penalty=penalty, verbose=0)
         callback.schedule = At([1])
         ends[weight] = fit(model, callback, epochs=12).history["similarity"][-1]
     assert ends[5.0] < ends[0.0] - 0.05
@@ -94,7 +99,7 @@ def test_the_penalty_lowers_the_similarity():
 )
 def test_every_way_to_run_a_step(settings, penalty):
     model = compiled(**settings)
-    logs = fit(model, GrowthCallback(0.4, every=1, penalty=penalty, verbose=0)).history
+    logs = fit(model, growth(0.4, every=1, penalty=penalty, verbose=0)).history
     assert neurons(model) == [21, 29]
     assert np.all(np.isfinite(logs["loss"]))
 
@@ -116,21 +121,21 @@ def test_every_kind_of_data():
         {"class_weight": {0: 1.0, 1: 2.0, 2: 0.5}},
     ):
         model = compiled()
-        fit(model, GrowthCallback(0.4, every=1, verbose=0), epochs=2, **kwargs)
+        fit(model, growth(0.4, every=1, verbose=0), epochs=2, **kwargs)
         assert neurons(model) == [21]
 
 
 def test_the_schedule_of_the_learning_rate_goes_on():
     steps = keras.optimizers.schedules.CosineDecay(0.1, 9)
     model = compiled(optimizer=keras.optimizers.SGD(steps, momentum=0.9))
-    fit(model, GrowthCallback(0.4, every=1, verbose=0), epochs=3)
+    fit(model, growth(0.4, every=1, verbose=0), epochs=3)
     assert int(model.optimizer.iterations) == 9
     assert float(model.optimizer.learning_rate) == pytest.approx(0, abs=1e-8)
 
 
 def test_ceilings_stop_growth_and_say_so(capsys):
     model = compiled()
-    fit(model, GrowthCallback(0.4, every=1, max_params=900, verbose=1), epochs=5)
+    fit(model, growth(0.4, every=1, max_params=900, verbose=1), epochs=5)
     event = model.growth_history[-1]
     assert event.parameters_after <= 900
     lines = capsys.readouterr().out
@@ -142,7 +147,7 @@ def test_one_line_a_growth(capsys):
     model = models.VGG16(width=4)
     images, labels = np.zeros((4, 32, 32, 3), "float32"), np.zeros(4)
     compiled(model)
-    callback = GrowthCallback(0.35, every=1, method="random")
+    callback = growth(0.35, every=1, method="random")
     model.fit(images, labels, epochs=2, verbose=0, callbacks=[callback])
     (line,) = capsys.readouterr().out.splitlines()
     event = model.growth_history[0]
@@ -156,7 +161,7 @@ def test_other_callbacks_see_the_grown_model(tmp_path):
     model = compiled()
     path = tmp_path / "{epoch}.keras"
     callbacks = [
-        GrowthCallback(0.4, every=1, verbose=0),
+        growth(0.4, every=1, verbose=0),
         keras.callbacks.ModelCheckpoint(path),
         keras.callbacks.CSVLogger(tmp_path / "log.csv"),
     ]
@@ -170,7 +175,7 @@ def test_other_callbacks_see_the_grown_model(tmp_path):
 def test_a_loaded_model_goes_on(tmp_path):
     model = compiled()
     penalty = SimilarityPenalty(weight=0.5, epochs=4)
-    fit(model, GrowthCallback(0.4, every=1, penalty=penalty, verbose=0), epochs=2)
+    fit(model, growth(0.4, every=1, penalty=penalty, verbose=0), epochs=2)
     model.save(tmp_path / "m.keras")
     again = keras.models.load_model(tmp_path / "m.keras")
     assert again.growth_history == model.growth_history and again.widths == model.widths
@@ -179,14 +184,14 @@ def test_a_loaded_model_goes_on(tmp_path):
     np.testing.assert_allclose(model.predict(X, verbose=0), again.predict(X, verbose=0), atol=1e-6)
     for a, b in zip(model.optimizer.variables, again.optimizer.variables, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
-    fit(again, GrowthCallback(0.4, every=1, verbose=0), epochs=4, initial_epoch=2)
+    fit(again, growth(0.4, every=1, verbose=0), epochs=4, initial_epoch=2)
     assert [event.epoch for event in again.growth_history] == [1, 2, 3]
 
 
 def test_a_model_saved_in_the_middle_of_its_epoch_does_not_grow_twice():
     model = compiled()
-    fit(model, GrowthCallback(0.4, every=1, verbose=0), epochs=2)
-    fit(model, GrowthCallback(0.4, every=1, verbose=0), epochs=2, initial_epoch=1)
+    fit(model, growth(0.4, every=1, verbose=0), epochs=2)
+    fit(model, growth(0.4, every=1, verbose=0), epochs=2, initial_epoch=1)
     assert [event.epoch for event in model.growth_history] == [1]
 
 
@@ -195,7 +200,7 @@ def test_the_same_seed_gives_the_same_run():
         keras.utils.clear_session()
         keras.utils.set_random_seed(7)
         model = compiled()
-        fit(model, GrowthCallback(0.4, every=1, verbose=0))
+        fit(model, growth(0.4, every=1, verbose=0))
         return model.get_weights()
 
     for a, b in zip(run(), run(), strict=True):
@@ -203,10 +208,18 @@ def test_the_same_seed_gives_the_same_run():
 
 
 def test_it_can_be_copied():
-    callback = copy.deepcopy(GrowthCallback(0.4, every=1, verbose=0))
+    callback = copy.deepcopy(growth(0.4, every=1, verbose=0))
     model = compiled()
     fit(model, callback, epochs=2)
     assert neurons(model) == [21]
+
+
+def test_by_default_it_is_firefly_with_the_penalty():
+    model = compiled()
+    fit(model, GrowthCallback(0.4, every=1, verbose=0), epochs=2)
+    (event,) = model.growth_history
+    assert event.method == "firefly" and event.neurons_after == 21
+    assert model.penalty_window.penalty == SimilarityPenalty()
 
 
 def test_growing_at_given_epochs_and_until():
@@ -219,7 +232,7 @@ def test_growing_on_a_plateau():
     model.compile(keras.optimizers.SGD(0.0), "mse")
     x = batch(model, 16)
     schedule = OnPlateau("loss", patience=2, min_delta=1e-4, max_growths=2)
-    callback = GrowthCallback(0.5, every=schedule, method="random", penalty=None, verbose=0)
+    callback = growth(0.5, every=schedule, method="random", penalty=None, verbose=0)
     model.fit(x, np.ones((16, 2)), epochs=12, verbose=0, callbacks=[callback])
     # A rate of 0: the loss never improves but for the first epoch after each growth.
     assert [event.epoch for event in model.growth_history] == [3, 6]
@@ -228,4 +241,4 @@ def test_growing_on_a_plateau():
 def test_a_plateau_needs_its_quantity():
     model = compiled()
     with pytest.raises(ValueError, match=r"monitors 'val_loss'.*Logged: .*'loss'"):
-        fit(model, GrowthCallback(0.5, every=OnPlateau(), verbose=0))
+        fit(model, growth(0.5, every=OnPlateau(), verbose=0))

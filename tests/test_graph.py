@@ -102,6 +102,8 @@ def test_an_unknown_layer_freezes_what_it_touches():
         (lambda x: GrowableConv2D(3, 3, groups=3, name="x")(x), "grouped convolution"),
         (lambda x: keras.layers.Conv2D(3, 3, trainable=False, name="x")(x), "not trainable"),
         (lambda x: x + np.ones(3, "float32"), "array of fixed shape"),
+        (lambda x: x * keras.ops.ones(3), "array of fixed shape"),
+        (lambda x: x - keras.Variable(np.ones(3)), "array of fixed shape"),
         (lambda x: keras.ops.mean(x, axis=(1, 2)), "isn't known"),
     ],
 )

@@ -1,11 +1,13 @@
 """Figures are checked by what is drawn in them, not by whether a file appears."""
 
 import sys
+from itertools import pairwise
 
 import keras
 import numpy as np
 import pytest
 
+import keras_grow
 from keras_grow import plots
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -31,6 +33,12 @@ def network(width=4, name="net"):
     x = keras.layers.Conv2D(width, 2, name="conv3")(x)  # 1x1: nothing to look at
     outputs = keras.layers.Dense(3, name="head")(keras.layers.GlobalAveragePooling2D()(x))
     return keras.Model(inputs, outputs, name=name)
+
+
+def growable(width=4):
+    model = keras_grow.GrowableModel.from_keras(network(width))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+    return model
 
 
 def images(count=3):
@@ -149,6 +157,16 @@ def test_a_keras_history_is_a_run():
     np.testing.assert_allclose(drawn.get_ydata(), history.history["mae"])
 
 
+def test_the_history_of_a_growing_model_marks_its_growths():
+    callback = keras_grow.GrowthCallback(0.5, every=2, penalty=None, verbose=0)
+    labels = np.array([0, 1, 2])
+    history = growable().fit(images(), labels, epochs=5, callbacks=[callback], verbose=0)
+    figure = plots.growth_curve(history)
+    np.testing.assert_allclose(lines(figure.axes[0])["growth"].get_xdata(), [2, 4])
+    params = figure.axes[2].get_lines()[0].get_ydata()
+    assert [before < after for before, after in pairwise(params)] == [0, 0, 1, 0, 1]
+
+
 @pytest.mark.parametrize(
     "runs, arguments, message",
     [
@@ -235,6 +253,15 @@ def test_the_layer_of_a_model_is_found(layer, name):
     np.testing.assert_array_equal(heights, np.histogram(cosines(kernel), 40, (-1, 1))[0])
 
 
+def test_a_grown_model_has_more_pairs():
+    model = growable(4)
+    before = model.get_layer("conv2").kernel.numpy()
+    model.grow(0.5, method="random")
+    figure = plots.similarity_histogram({"before": before, "after": model}, layer=2)
+    assert "before: 6 pairs" in legend(figure)[0]
+    assert "after: 15 pairs" in legend(figure)[1]
+
+
 @pytest.mark.parametrize("layer", [0, 5, -1, "relu1", "nothing"])
 def test_a_layer_that_does_not_exist(layer):
     with pytest.raises(ValueError, match=r"no such `layer`.*1 'conv1', 2 'conv2'.*4 'head'"):
@@ -294,6 +321,18 @@ def test_features_are_those_of_the_last_convolution_with_positions():
     by_default = plots.saliency_maps(model, images(), [0, 1, 2], "gradcam", None)
     named = plots.saliency_maps(model, images(), [0, 1, 2], "gradcam", "relu2")
     np.testing.assert_array_equal(by_default, named)
+
+
+def test_a_growth_that_keeps_the_function_keeps_the_maps(tmp_path):
+    model = growable(4)
+    before = plots.saliency_maps(model, images(), [0, 1, 2], "gradcam", None)
+    model.grow(0.5, method=keras_grow.methods.Net2Wider(noise=0.0))
+    after = plots.saliency_maps(model, images(), [0, 1, 2], "gradcam", None)
+    np.testing.assert_allclose(after, before, atol=2e-3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    again = plots.saliency_maps(loaded, images(), [0, 1, 2], "gradcam", None)
+    np.testing.assert_allclose(again, after, atol=1e-4)
 
 
 def test_images_are_shown_from_black_to_white_after_any_normalisation():

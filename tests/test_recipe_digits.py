@@ -27,7 +27,7 @@ def finished(tmp_path_factory):
     command = [sys.executable, root / "recipes" / "digits.py"]
     process = subprocess.run(
         [str(part) for part in [*command, *(each for pair in options.items() for each in pair)]],
-        env={**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": "default"},
+        env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         check=False,
