@@ -30,6 +30,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Otherwise TensorFlow takes the whole GPU, and leaves PyTorch nothing.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import measure
 
@@ -141,6 +143,7 @@ class TorchArm:
     def _answer(self) -> str:
         line = self._process.stdout.readline()
         if not line:
+            self._process.communicate()
             raise RuntimeError("The PyTorch process has ended. Its messages are above.")
         return line
 

@@ -1,6 +1,6 @@
 """Grow Keras networks while they train."""
 
-from keras_grow import layers, methods, models, schedules, similarity
+from keras_grow import layers, methods, models, plots, schedules, similarity
 from keras_grow._version import __version__
 from keras_grow.callbacks import GrowthCallback
 from keras_grow.events import GrowthEvent
@@ -25,6 +25,7 @@ __all__ = [
     "layers",
     "methods",
     "models",
+    "plots",
     "schedules",
     "similarity",
 ]

@@ -6,11 +6,12 @@ from keras_grow.methods.base import GrowthMethod
 from keras_grow.methods.firefly import Firefly
 from keras_grow.methods.net2wider import Net2Wider
 from keras_grow.methods.random import Random
+from keras_grow.methods.splitting import Splitting
 
-_METHODS = {method.name: method for method in (Random, Net2Wider, Firefly)}
+_METHODS = {method.name: method for method in (Random, Net2Wider, Splitting, Firefly)}
 NAMES = tuple(_METHODS)
 
-__all__ = ["NAMES", "Firefly", "GrowthMethod", "Net2Wider", "Random", "get"]
+__all__ = ["NAMES", "Firefly", "GrowthMethod", "Net2Wider", "Random", "Splitting", "get"]
 
 
 def get(method: str | GrowthMethod) -> GrowthMethod:

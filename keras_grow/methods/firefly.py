@@ -18,6 +18,7 @@ from keras_grow.methods.candidates import (
     channel_numbers,
     select,
 )
+from keras_grow.progress import Progress
 from keras_grow.widening import Widening
 
 # Weights into fresh neurons follow their gradient more slowly: at full pace all fresh neurons of a
@@ -47,8 +48,8 @@ class Firefly(GrowthMethod):
             neuron, and of the weights out of a fresh neuron, relative to the mean over the
             present neurons of its group. Defaults to 0.1.
         pool: Fresh candidates per group, as a fraction of its width. Defaults to 0.5.
-        train_batches: Batches that the candidates are trained on. Defaults to 12.
-        score_batches: Batches that they are scored on. Defaults to 6.
+        train_batches: Batches that the candidates are trained on. Defaults to 8.
+        score_batches: Batches that they are scored on. Defaults to 4.
         pools: Sequences of group names that share a budget of their own each, in proportion to
             their neurons; groups in none form the last. Defaults to one budget for all groups.
         seed: Integer seed. Defaults to one drawn from Python's random state.
@@ -74,8 +75,8 @@ class Firefly(GrowthMethod):
         self,
         epsilon: float = 0.1,
         pool: float = 0.5,
-        train_batches: int = 12,
-        score_batches: int = 6,
+        train_batches: int = 8,
+        score_batches: int = 4,
         pools: Sequence[Sequence[str]] | None = None,
         seed: int | None = None,
     ):
@@ -104,22 +105,26 @@ class Firefly(GrowthMethod):
         training = batches[: max(1, len(batches) - self.score_batches)]
         for ball in balls.values():
             ball.start()
+        scoring = batches[-self.score_batches :]
+        progress = Progress(len(training) + len(scoring), "batch")
         for step, batch in enumerate(training):
+            progress.advance()
             gradients = network.gradients(batch)
             for ball in balls.values():
                 ball.step(gradients, 2 / (step + 3))
         network.measure_statistics(batches[0])
-        scores = self._score(network, balls, batches[-self.score_batches :])
+        scores = self._score(network, balls, scoring, progress)
         taken = self._take(scores, budget)
         unhelpful = {
             name: sum(c.group == name and c.score >= 0 for c in taken) for name in budget.widths
         }
         return select(network, _by_kind(taken, budget.widths), unhelpful)
 
-    def _score(self, network, balls, batches) -> list[_Candidate]:
+    def _score(self, network, balls, batches, progress) -> list[_Candidate]:
         """Returns all candidates, best first."""
         totals = {name: [0.0, 0.0] for name in balls}
         for batch in batches:
+            progress.advance()
             gradients = network.gradients(batch)
             for name, ball in balls.items():
                 for kind, values in enumerate(ball.scores(gradients)):

@@ -12,7 +12,6 @@ residual additions need no rule of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -23,12 +22,12 @@ from keras_grow.budget import Budget
 from keras_grow.checks import check_positive_int
 from keras_grow.graph import ChannelGraph, VariableChannels, find_groups
 from keras_grow.methods.base import GrowthMethod, draw
+from keras_grow.methods.folds import Fold, find_folds
+from keras_grow.methods.rows import Arrays, Side, Widenings, fresh_by_channel, polar
 from keras_grow.resizing import widen_model
 from keras_grow.tensorflow_ops import compiled_slopes
-from keras_grow.widening import AxisChannels, Widening, gather_index, group_positions, widen_array
+from keras_grow.widening import AxisChannels, Widening, group_positions, widen_array
 
-Arrays = Mapping[str, np.ndarray]
-Widenings = Mapping[str, Widening]
 Place = tuple[VariableChannels, AxisChannels]
 
 _OTHER = {"outgoing": "incoming", "incoming": "outgoing"}
@@ -62,7 +61,7 @@ class GradMax(GrowthMethod):
         norm: Norm of the weights on the other side of each new neuron, relative to the mean of
             the present neurons. Defaults to 1.
         batches: Number of batches that gradients are averaged over. Defaults to 8.
-        iterations: Number of iterations. Defaults to 3.
+        iterations: Number of iterations. Defaults to 2.
         seed: Integer seed. Defaults to one drawn from Python's random state.
 
     Raises:
@@ -72,7 +71,7 @@ class GradMax(GrowthMethod):
 
     >>> from keras_grow.methods.gradmax import GradMax
     >>> GradMax(batches=4, seed=1).get_config()
-    {'seed': 1, 'side': 'outgoing', 'norm': 1.0, 'batches': 4, 'iterations': 3}
+    {'seed': 1, 'side': 'outgoing', 'norm': 1.0, 'batches': 4, 'iterations': 2}
 
     Reference:
         Evci et al., GradMax: Growing Neural Networks using Gradient Information, 2022.
@@ -86,7 +85,7 @@ class GradMax(GrowthMethod):
         side: str = "outgoing",
         norm: float = 1.0,
         batches: int = 8,
-        iterations: int = 3,
+        iterations: int = 2,
         seed: int | None = None,
     ):
         super().__init__(seed)
@@ -110,7 +109,8 @@ class GradMax(GrowthMethod):
         if not added:
             return []
         batches = data.batches(self.batches, rng)
-        groups = [_Fresh(graph, name, count, self.norm, rng) for name, count in added.items()]
+        folds = find_folds(graph.model)
+        groups = [_Fresh(graph, name, added[name], self.norm, folds, rng) for name in added]
         network = _Network(graph, groups, batches)
         network.find_input_means()
         if self.side == "incoming":
@@ -119,132 +119,25 @@ class GradMax(GrowthMethod):
             network.take_responses()
             network.ascend()
         network.take_responses()
-        return network.best()
-
-
-def polar(rows: np.ndarray, norm: float) -> np.ndarray:
-    """Returns the orthogonal rows of a given norm that have most in common with some rows.
-
-    Args:
-        rows: Array of shape `(neurons, weights)`. Where there are more neurons than weights, the
-            columns become orthogonal instead, before each row is scaled.
-        norm: Norm of each row.
-    """
-    left, _, right = np.linalg.svd(rows, full_matrices=False)
-    result = left @ right
-    return norm * result / np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
-
-
-class _Side:
-    """The kernels on one side of a group's channels, as one row of weights per channel."""
-
-    def __init__(self, graph: ChannelGraph, bare: Widening, role: str):
-        self._bare = bare
-        self._places = [p for p in graph.touching(bare.group, role) if p[0].name == "kernel"]
-        present = self._parts({item.path: item.variable.numpy() for item, _ in self._places}, {})
-        ends = np.cumsum([part.shape[1] for part in present])
-        self.columns = {
-            item.path: slice(end - part.shape[1], end)
-            for (item, _), part, end in zip(self._places, present, ends, strict=True)
-        }
-        norms = np.linalg.norm(np.concatenate(present, axis=1), axis=1)
-        self.norm = float(np.mean(norms)) or 1.0
-        self.zeros = np.zeros((np.sum(bare.sources < 0), ends[-1]))
-
-    def rows(self, arrays: Arrays, widenings: Widenings) -> np.ndarray:
-        """Gathers the fresh channels' rows from the gradients of widened kernels."""
-        return np.concatenate(self._parts(arrays, widenings), axis=1)[-len(self.zeros) :]
-
-    def _parts(self, arrays: Arrays, widenings: Widenings) -> list[np.ndarray]:
-        parts = []
-        for item, axis in self._places:
-            array = np.asarray(arrays[item.path], "float64")
-            for other in item.axes:
-                if other is not axis:  # the other groups' fresh channels take no part
-                    present = np.flatnonzero(gather_index(other.segments, widenings) >= 0)
-                    array = np.take(array, present, axis=other.axis)
-            positions = group_positions(axis.segments, widenings, self._bare.group)
-            run = np.moveaxis(np.take(array, positions, axis=axis.axis), axis.axis, 0)
-            index = by_channel(axis, self._bare.group, len(positions))
-            parts.append(run[index].reshape(len(index), -1))
-        return parts
-
-    def arrays(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Lays the fresh channels' rows out as what a widening adds to each kernel."""
-        result = {}
-        for item, axis in self._places:
-            shape = list(item.variable.shape)
-            del shape[axis.axis]
-            fresh = fresh_positions(axis, self._bare)
-            run = np.zeros((fresh.max() + 1, *shape), "float32")
-            run[fresh] = rows[:, self.columns[item.path]].reshape(*fresh.shape, *shape)
-            result[item.path] = np.moveaxis(run, 0, axis.axis)
-        return result
-
-
-def by_channel(axis: AxisChannels, group: str, length: int) -> np.ndarray:
-    """Returns where each channel lies, `(channels, positions)`, in a group's run of an axis."""
-    repeats = [s.repeat for s in axis.segments if s.group == group]
-    width = length // sum(repeats)
-    starts = np.cumsum([0, *repeats[:-1]]) * width
-    parts = [
-        start + np.arange(width * repeat).reshape(width, repeat)
-        for start, repeat in zip(starts, repeats, strict=True)
-    ]
-    return np.concatenate(parts, axis=1)
-
-
-def fresh_positions(axis: AxisChannels, bare: Widening) -> np.ndarray:
-    """Returns where the fresh channels, which come last, lie in their group's run of an axis."""
-    length = bare.width * sum(s.repeat for s in axis.segments if s.group == bare.group)
-    return by_channel(axis, bare.group, length)[bare.sources < 0]
-
-
-@dataclass(frozen=True)
-class _Fold:
-    """A batch normalisation right after a layer that produces channels of a group.
-
-    Attributes:
-        norm: Name of the normalisation.
-        kernel: Path of the producing kernel.
-        bias: Path of its bias, or `None`.
-        slope: Mean over the present channels of |gamma| / deviation, which fresh ones get, too.
-        epsilon: The normalisation's.
-    """
-
-    norm: str
-    kernel: str
-    bias: str | None
-    slope: float
-    epsilon: float
-
-
-def find_folds(model: keras.Model) -> list[_Fold]:
-    """Finds the normalisations that do nothing but scale and shift what a linear layer puts out."""
-    folds, makers = [], {}
-    for call in internals.calls_of(model):
-        norm, producer = call.operation, makers.get(id(call.inputs[0]))
-        makers.update({id(tensor): norm for tensor in call.outputs})
-        linear = getattr(producer, "activation", None) in (None, keras.activations.linear)
-        if hasattr(norm, "moving_variance") and hasattr(producer, "kernel") and linear:
-            deviation = np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
-            gamma = norm.gamma.numpy() if norm.scale else 1.0
-            slope = float(np.mean(np.abs(gamma) / deviation)) or 1.0
-            bias = producer.bias.path if producer.use_bias else None
-            folds.append(_Fold(norm.name, producer.kernel.path, bias, slope, norm.epsilon))
-    return folds
+        return network.widenings()
 
 
 class _Fresh:
     """The fresh channels of one group, while their weights are searched for."""
 
     def __init__(
-        self, graph: ChannelGraph, group: str, count: int, norm: float, rng: np.random.Generator
+        self,
+        graph: ChannelGraph,
+        group: str,
+        count: int,
+        norm: float,
+        folds: Sequence[Fold],
+        rng: np.random.Generator,
     ):
         width = graph.groups[group].width
         self.bare = Widening(group, np.r_[np.arange(width), np.full(count, -1)])
-        self._into = _Side(graph, self.bare, "output")
-        self._out_of = _Side(graph, self.bare, "input")
+        self._into = Side(graph, self.bare, "output")
+        self._out_of = Side(graph, self.bare, "input")
         self._carried = {
             item.path: draw(item, axis, self.bare, rng)
             for item, axis in graph.touching(group, "output", "through")
@@ -254,8 +147,9 @@ class _Fresh:
         for item, axis in graph.touching(group, "through"):
             if hasattr(item.layer, "moving_variance"):
                 self.norms.setdefault(item.layer.name, {})[item.name] = (item, axis)
-        self.folds = [fold for fold in find_folds(graph.model) if fold.kernel in self._into.columns]
+        self.folds = [fold for fold in folds if fold.kernel in self._into.columns]
         self._input_means = self._into.zeros[0]
+        self._slopes: dict[str, float] = {}  # normalisation -> gamma / deviation
         self._norm = norm
         self.enter_by("outgoing", rng)
 
@@ -313,14 +207,13 @@ class _Fresh:
             of_means = self._fresh_entries(gradients[item.path], axis, widenings).ravel()
             slopes[:, columns] += np.outer(of_means, self._input_means[columns])
         steepest = np.linalg.norm(slopes, 2) or 1.0
-        self._rows = polar(
-            slopes + _INERTIA * steepest / self._length * self._rows, self._length
-        )
+        self._rows = polar(slopes + _INERTIA * steepest / self._length * self._rows, self._length)
         self._probe = self._still.zeros
 
-    def take_best(self) -> None:
+    def finish(self) -> None:
         """Ends the search at the best weights seen."""
         self._rows, self._probe = self._best[1], self._still.zeros
+        self._slopes = {}
 
     def take_statistics(self, measured: Mapping[str, Arrays], widenings: Widenings) -> None:
         """Sets the statistics of fresh channels, and the gamma that makes up for the variance."""
@@ -331,10 +224,14 @@ class _Fresh:
         for fold in self.folds:
             places = self.norms[fold.norm]
             if "gamma" in places:
-                item, axis = places["moving_variance"]
                 variance = measured[fold.norm]["moving_variance"]
+                axis = places["moving_variance"][1]
                 variance = self._fresh_entries(variance, axis, widenings)
-                self._carry(places["gamma"], fold.slope * np.sqrt(variance + fold.epsilon))
+                deviation = np.sqrt(variance + fold.epsilon)
+                # The same during the search, so that iterates can be compared.
+                slope = self._norm * fold.gamma / np.sqrt(np.mean(deviation**2))
+                slope = self._slopes.setdefault(fold.norm, slope)
+                self._carry(places["gamma"], slope * deviation)
 
     def center(self) -> None:
         """Sets the means right after kernels to those that follow from the means of the inputs."""
@@ -348,11 +245,11 @@ class _Fresh:
     def _fresh_entries(self, whole: Any, axis: AxisChannels, widenings: Widenings) -> np.ndarray:
         """Returns the entries of the fresh channels in a vector of a widened layer."""
         run = np.asarray(whole)[group_positions(axis.segments, widenings, self.bare.group)]
-        return run[fresh_positions(axis, self.bare)]
+        return run[fresh_by_channel(axis, self.bare)]
 
     def _carry(self, place: Place, values: np.ndarray) -> None:
         item, axis = place
-        positions = fresh_positions(axis, self.bare)
+        positions = fresh_by_channel(axis, self.bare)
         self._carried[item.path][positions] = values.reshape(positions.shape) - axis.fresh
 
 
@@ -457,10 +354,10 @@ class _Network:
         for group in self._groups:
             group.ascend(gradients, self._bare)
 
-    def best(self) -> list[Widening]:
+    def widenings(self) -> list[Widening]:
         """Returns the best that was found, with statistics measured on all batches."""
         for group in self._groups:
-            group.take_best()
+            group.finish()
         self._measure(self._batches)
         return [group.widening() for group in self._groups]
 
