@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import keras
@@ -144,7 +145,7 @@ class GrowthCallback(keras.callbacks.Callback):
             )
         window = self.model.penalty_window
         logs = {} if logs is None else logs
-        logs["params"] = sum(v.shape.num_elements() for v in self.model.trainable_variables)
+        logs["params"] = sum(math.prod(v.shape) for v in self.model.trainable_variables)
         logs["similarity"] = self.model.similarity
         logs["weight_drift"] = window.end_epoch() if window else 0.0
         self.schedule.observe(epoch + 1, logs)
