@@ -44,6 +44,23 @@ def with_plain_layers(model: keras.Model) -> keras.Model:
     return _convert(model, _PLAIN)
 
 
+def copy_in_float32(model: keras.Model) -> keras.Model:
+    """Returns a copy of a model, weights kept, that computes in float32 where the model does not
+    compute in float64: scores are differences too small for half precision.
+    """
+
+    def clone(operation):
+        config = operation.get_config()
+        # An operation that is no layer has no dtype of its own.
+        if getattr(operation, "compute_dtype", None) in ("float16", "bfloat16"):
+            config["dtype"] = "float32"
+        return type(operation).from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def _convert(model: keras.Model, table: dict[type, type]) -> keras.Model:
     def clone(layer):
         kind = table.get(type(layer), type(layer))

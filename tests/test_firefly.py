@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from networks import NETWORKS, batch, mlp, randomise, relative_change
+from networks import NETWORKS, batch, build, mlp, randomise, relative_change
 
 from keras_grow import GrowableModel
 from keras_grow.budget import plan_budget
 from keras_grow.graph import find_groups
 from keras_grow.layers import GrowableDense
-from keras_grow.methods import Firefly
+from keras_grow.methods import Firefly, Splitting
 from keras_grow.methods.candidates import CandidateNetwork, select
 from keras_grow.methods.firefly import _Balls
 from keras_grow.resizing import widen_model
@@ -153,6 +153,31 @@ def test_the_same_seed_chooses_the_same():
     b.grow(0.5, Firefly(**QUICK), data=(x, y))
     for one, other in zip(a.get_weights(), b.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("method", [Firefly, Splitting])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_chooses_as_float32_does(policy, method):
+    def grown(policy):
+        keras.utils.set_random_seed(3)
+        keras.config.set_dtype_policy(policy)
+        try:
+            model, x, y = problem("depthwise")
+        finally:
+            keras.config.set_dtype_policy("float32")
+        return model.grow(0.5, method(seed=1), data=(x, y)).widths_after
+
+    assert grown(policy) == grown("float32")
+
+
+def test_operations_and_branches_are_scored_too():
+    steps = [("conv", 0, 1), ("multiply", 0, 0), ("concat", 1, 0), ("depthwise", 3, 1)]
+    model = randomise(build((steps, "flatten")))
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    x = batch(model, 32)
+    before = model.evaluate(x, np.ones((32, 2)), verbose=0)
+    model.grow(0.5, Firefly(epsilon=1e-2, **QUICK), data=(x, np.ones((32, 2))))
+    assert model.evaluate(x, np.ones((32, 2)), verbose=0) < before
 
 
 def student(seed, hidden=3):

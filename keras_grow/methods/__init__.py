@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from keras_grow.methods.base import GrowthMethod
 from keras_grow.methods.firefly import Firefly
+from keras_grow.methods.gradmax import GradMax
 from keras_grow.methods.net2wider import Net2Wider
 from keras_grow.methods.random import Random
 from keras_grow.methods.splitting import Splitting
 
-_METHODS = {method.name: method for method in (Random, Net2Wider, Splitting, Firefly)}
+_METHODS = {method.name: method for method in (Random, Net2Wider, Splitting, Firefly, GradMax)}
 NAMES = tuple(_METHODS)
 
-__all__ = ["NAMES", "Firefly", "GrowthMethod", "Net2Wider", "Random", "Splitting", "get"]
+__all__ = ["NAMES", "Firefly", "GradMax", "GrowthMethod", "Net2Wider", "Random", "Splitting", "get"]
 
 
 def get(method: str | GrowthMethod) -> GrowthMethod:
     """Returns a growth method by name, or the given one.
 
     Args:
-        method: A name ("random", "net2wider") or a `GrowthMethod`.
+        method: A name ("random", "net2wider", "splitting", "firefly", "gradmax"), or a
+            `GrowthMethod`.
 
     Raises:
         ValueError: if no method has that name.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
+from keras_grow.conversion import copy_in_float32
 from keras_grow.graph import ChannelGraph, find_groups
 from keras_grow.methods.base import draw
 from keras_grow.resizing import widen_model
@@ -119,8 +120,7 @@ class CandidateNetwork:
         return _variable(values, item.name)
 
     def _widened_copy(self) -> keras.Model:
-        copy = type(self.model).from_config(self.model.get_config())
-        copy.set_weights(self.model.get_weights())
+        copy = copy_in_float32(self.model)
         widenings = [Widening(g.group, g.sources, g.scale) for g in self.groups.values()]
         widen_model(copy, find_groups(copy), widenings)
         return copy

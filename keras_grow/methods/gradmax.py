@@ -149,7 +149,7 @@ class _Fresh:
                 self.norms.setdefault(item.layer.name, {})[item.name] = (item, axis)
         self.folds = [fold for fold in folds if fold.kernel in self._into.columns]
         self._input_means = self._into.zeros[0]
-        self._slopes: dict[str, float] = {}  # normalisation -> gamma / deviation
+        self._slopes: dict[str, Any] = {}  # normalisation -> gamma / deviation
         self._norm = norm
         self.enter_by("outgoing", rng)
 
@@ -201,14 +201,24 @@ class _Fresh:
     def ascend(self, gradients: Arrays, widenings: Widenings) -> None:
         """Takes a step on the side that is searched, given its gradient."""
         slopes = self._searched.rows(gradients, widenings)
-        for fold in self.folds:  # the means that are subtracted follow the kernel
-            columns = self._into.columns[fold.kernel]
-            item, axis = self.norms[fold.norm]["moving_mean"]
-            of_means = self._fresh_entries(gradients[item.path], axis, widenings).ravel()
-            slopes[:, columns] += np.outer(of_means, self._input_means[columns])
+        for fold in self.folds:
+            self._follow_means(slopes, fold, gradients, widenings)
         steepest = np.linalg.norm(slopes, 2) or 1.0
         self._rows = polar(slopes + _INERTIA * steepest / self._length * self._rows, self._length)
         self._probe = self._still.zeros
+
+    def _follow_means(self, slopes, fold: Fold, gradients: Arrays, widenings: Widenings) -> None:
+        """Adds what the kernel does through the mean that the normalisation subtracts.
+
+        By the gradient of beta: TensorFlow's fused normalisation has none for its statistics.
+        """
+        if "beta" in self.norms[fold.norm]:
+            item, axis = self.norms[fold.norm]["beta"]
+            of_beta = self._fresh_entries(gradients[item.path], axis, widenings).ravel()
+            columns = self._into.columns[fold.kernel]
+            slopes[:, columns] -= np.outer(
+                self._slopes[fold.norm] * of_beta, self._input_means[columns]
+            )
 
     def finish(self) -> None:
         """Ends the search at the best weights seen."""
@@ -222,16 +232,21 @@ class _Fresh:
                 values = self._fresh_entries(measured[norm][name], places[name][1], widenings)
                 self._carry(places[name], values)
         for fold in self.folds:
-            places = self.norms[fold.norm]
-            if "gamma" in places:
-                variance = measured[fold.norm]["moving_variance"]
-                axis = places["moving_variance"][1]
-                variance = self._fresh_entries(variance, axis, widenings)
-                deviation = np.sqrt(variance + fold.epsilon)
-                # The same during the search, so that iterates can be compared.
-                slope = self._norm * fold.gamma / np.sqrt(np.mean(deviation**2))
-                slope = self._slopes.setdefault(fold.norm, slope)
-                self._carry(places["gamma"], slope * deviation)
+            self._set_gamma(fold, measured[fold.norm]["moving_variance"], widenings)
+
+    def _set_gamma(self, fold: Fold, variance: np.ndarray, widenings: Widenings) -> None:
+        """Gives all fresh channels the same gamma / deviation; the same throughout the search, so
+        that iterates can be compared.
+        """
+        places = self.norms[fold.norm]
+        variance = self._fresh_entries(variance, places["moving_variance"][1], widenings).ravel()
+        deviation = np.sqrt(variance + fold.epsilon)
+        if "gamma" in places:
+            slope = self._norm * fold.gamma / np.sqrt(np.mean(deviation**2))
+            slope = self._slopes.setdefault(fold.norm, slope)
+            self._carry(places["gamma"], slope * deviation)
+        else:
+            self._slopes[fold.norm] = 1 / deviation
 
     def center(self) -> None:
         """Sets the means right after kernels to those that follow from the means of the inputs."""

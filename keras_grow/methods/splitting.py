@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_grow.budget import Budget
 from keras_grow.checks import check_positive_int
+from keras_grow.conversion import copy_in_float32
 from keras_grow.graph import ChannelGraph
 from keras_grow.methods.base import GrowthMethod
 from keras_grow.methods.curvature import Site, find_sites, smallest_eigenpairs
@@ -210,25 +211,9 @@ def _random_splits(graph: ChannelGraph, name: str, rng: np.random.Generator) -> 
 
 
 def _in_float32(model: keras.Model) -> keras.Model:
-    """Returns the model, or a copy in float32 where it computes in half precision.
-
-    Gradients of single activations, divided by the number of examples, would vanish in float16.
-    """
-
-    def is_half(layer):
-        return str(layer.compute_dtype) in ("float16", "bfloat16")
-
-    def clone(layer):
-        config = layer.get_config()
-        if is_half(layer) and not isinstance(layer, keras.layers.InputLayer):
-            config["dtype"] = "float32"
-        return type(layer).from_config(config)
-
-    if not any(is_half(layer) for layer in model.layers):
-        return model
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
-    return copy
+    """Returns the model, or a copy in float32 where it computes in half precision."""
+    half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in model.layers)
+    return copy_in_float32(model) if half else model
 
 
 def weigh(
