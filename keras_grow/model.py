@@ -56,8 +56,9 @@ class GrowableModel(keras.Model):
     75
     """
 
-    def __init__(self, inputs, outputs, name=None, **kwargs):
-        super().__init__(inputs, outputs, name=name, **kwargs)
+    # The signature by which every Keras 3 knows that a subclass is built like a Functional model.
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self._growth_history: tuple[GrowthEvent, ...] = ()
         self._window: PenaltyWindow | None = None
         self._training_data: ScoringData | None = None

@@ -21,7 +21,7 @@ def compiled_slopes(loss: Callable) -> Callable:
         loss: Takes a list of tensors and the parts of a batch.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def slopes(values, *batch):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
