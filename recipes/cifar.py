@@ -14,8 +14,8 @@ code. Keras's SGD decays the weights directly, by learning_rate * weight_decay, 
 which would have repeated each step of it 1 / (1 - momentum) times in all; so the optimizer gets
 weight_decay / (1 - momentum), which decays as fast. Biases and normalisation decay too, as there.
 
-Nothing is chosen by the test accuracy that is printed along the way (`--test-every`). Writes `results.json`
-(see common.Run) and `model.keras` into --out.
+Nothing is chosen by the test accuracy that is printed along the way (`--test-every`). Writes
+`results.json` (see common.Run) and `model.keras` into --out.
 
 Reference: Sakai and Hotta, Growing Deep Neural Network Considering with Similarity between Neurons.
 """

@@ -287,12 +287,26 @@ def test_the_same_seed_finds_the_same():
 def test_choosing_leaves_the_model_as_it_was():
     model, x, y = problem(NETWORKS["depthwise"]())
     before = [v.numpy() for v in model.variables]
-    model.loss = None
     with pytest.raises(ValueError, match="NaN or infinite"):
         model.grow(0.5, GradMax(seed=1), data=(np.full_like(x, np.nan), y))
     for value, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(value, variable.numpy())
     model.grow(0.5, GradMax(seed=1), data=(x, y))
+
+
+def test_the_metrics_of_the_model_are_left_alone():
+    """With several outputs, computing a loss updates the metric of each."""
+    tensor = keras.Input((5,))
+    x = GrowableDense(4, activation="relu", name="a")(tensor)
+    heads = [keras.layers.Dense(2, name=name)(x) for name in ("left", "right")]
+    model = GrowableModel(tensor, heads)
+    model.compile("sgd", ["mse", "mse"])
+    x, y = np.ones((8, 5), "float32"), np.ones((8, 2), "float32")
+    model.evaluate(x, [y, y], verbose=0)
+    before = [v.numpy() for v in model.metrics_variables]
+    model.grow(0.5, GradMax(seed=1), data=[(x, [y, y])])
+    for value, variable in zip(before, model.metrics_variables, strict=True):
+        np.testing.assert_array_equal(value, variable.numpy())
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])

@@ -48,7 +48,7 @@ class Firefly(GrowthMethod):
             neuron, and of the weights out of a fresh neuron, relative to the mean over the
             present neurons of its group. Defaults to 0.1.
         pool: Fresh candidates per group, as a fraction of its width. Defaults to 0.5.
-        train_batches: Batches that the candidates are trained on. Defaults to 8.
+        train_batches: Batches that the candidates are trained on. Defaults to 6.
         score_batches: Batches that they are scored on. Defaults to 4.
         pools: Sequences of group names that share a budget of their own each, in proportion to
             their neurons; groups in none form the last. Defaults to one budget for all groups.
@@ -75,7 +75,7 @@ class Firefly(GrowthMethod):
         self,
         epsilon: float = 0.1,
         pool: float = 0.5,
-        train_batches: int = 8,
+        train_batches: int = 6,
         score_batches: int = 4,
         pools: Sequence[Sequence[str]] | None = None,
         seed: int | None = None,

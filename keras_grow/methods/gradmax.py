@@ -11,7 +11,7 @@ residual additions need no rule of their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -20,15 +20,15 @@ import numpy as np
 from keras_grow import internals
 from keras_grow.budget import Budget
 from keras_grow.checks import check_positive_int
-from keras_grow.graph import ChannelGraph, VariableChannels, find_groups
+from keras_grow.conversion import copy_in_float32
+from keras_grow.graph import ChannelGraph, find_groups
 from keras_grow.methods.base import GrowthMethod, draw
-from keras_grow.methods.folds import Fold, find_folds
-from keras_grow.methods.rows import Arrays, Side, Widenings, fresh_by_channel, polar
+from keras_grow.methods.folds import Fold, FreshNorms, find_folds
+from keras_grow.methods.rows import Arrays, Side, Widenings, polar
+from keras_grow.progress import Progress
 from keras_grow.resizing import widen_model
 from keras_grow.tensorflow_ops import compiled_slopes
-from keras_grow.widening import AxisChannels, Widening, group_positions, widen_array
-
-Place = tuple[VariableChannels, AxisChannels]
+from keras_grow.widening import Widening, widen_array
 
 _OTHER = {"outgoing": "incoming", "incoming": "outgoing"}
 # Weights of the zero side while the other side's gradient is taken, relative to the present
@@ -48,18 +48,19 @@ class GradMax(GrowthMethod):
     others it climbs what the network will in fact see, and the best of the iterates is kept.
 
     Batch normalisation right after a layer is folded in: the bound is on kernel * gamma /
-    deviation, which is what the network computes with. New channels enter with the statistics that
-    they have on the scoring batches, and with the gamma that this bound asks for. Their other
-    parameters (biases, depthwise kernels) are drawn by the layers' initializers. Where a group
-    gets more neurons than each has weights, they can't all be orthogonal, and share the room.
+    deviation, which is what the network computes with, and the root mean square of the new gammas
+    is that of the present ones. New channels enter with the statistics that they have on the
+    scoring batches. Their other parameters (biases, depthwise kernels) are drawn by the layers'
+    initializers. Where a group gets more neurons than each has weights, they can't all be
+    orthogonal, and share the room.
 
     Args:
         side: The side that enters with zero weights, "outgoing" or "incoming". Groups that can't
             enter with zero incoming weights enter with zero outgoing ones: those with batch
             normalisation, and those whose activation isn't zero, or (as ReLU) has no slope, at
             zero. Defaults to "outgoing".
-        norm: Norm of the weights on the other side of each new neuron, relative to the mean of
-            the present neurons. Defaults to 1.
+        norm: Norm of the weights on the other side of each new neuron, and of gamma where it is
+            folded in, relative to the mean of the present neurons. Defaults to 1.
         batches: Number of batches that gradients are averaged over. Defaults to 8.
         iterations: Number of iterations. Defaults to 2.
         seed: Integer seed. Defaults to one drawn from Python's random state.
@@ -111,7 +112,10 @@ class GradMax(GrowthMethod):
         batches = data.batches(self.batches, rng)
         folds = find_folds(graph.model)
         groups = [_Fresh(graph, name, added[name], self.norm, folds, rng) for name in added]
-        network = _Network(graph, groups, batches)
+        passes = 2 * self.iterations + 1
+        passes += (self.side == "incoming") + any(group.norms.folds for group in groups)
+        progress = Progress(passes * len(batches), "batch")
+        network = _Network(graph, groups, batches, progress)
         network.find_input_means()
         if self.side == "incoming":
             network.try_zero_incoming(rng)
@@ -143,13 +147,7 @@ class _Fresh:
             for item, axis in graph.touching(group, "output", "through")
             if item.path not in self._into.columns
         }
-        self.norms: dict[str, dict[str, Place]] = {}
-        for item, axis in graph.touching(group, "through"):
-            if hasattr(item.layer, "moving_variance"):
-                self.norms.setdefault(item.layer.name, {})[item.name] = (item, axis)
-        self.folds = [fold for fold in folds if fold.kernel in self._into.columns]
-        self._input_means = self._into.zeros[0]
-        self._slopes: dict[str, Any] = {}  # normalisation -> gamma / deviation
+        self.norms = FreshNorms(graph, self.bare, self._into, folds, self._carried, norm)
         self._norm = norm
         self.enter_by("outgoing", rng)
 
@@ -180,10 +178,6 @@ class _Fresh:
         puts_out = np.any(self._out_of.rows(gradients, widenings))
         return bool(learns and not puts_out)
 
-    def take_input_means(self, gradients: Arrays, widenings: Widenings, examples: int) -> None:
-        """Takes the mean of what each weight is multiplied with, where a normalisation follows."""
-        self._input_means = self._into.rows(gradients, widenings)[0] / examples
-
     def take_response(self, gradients: Arrays, widenings: Widenings) -> None:
         """Takes the gradient of the zero side, and sets that side to a little of it."""
         response = self._still.rows(gradients, widenings)
@@ -201,94 +195,49 @@ class _Fresh:
     def ascend(self, gradients: Arrays, widenings: Widenings) -> None:
         """Takes a step on the side that is searched, given its gradient."""
         slopes = self._searched.rows(gradients, widenings)
-        for fold in self.folds:
-            self._follow_means(slopes, fold, gradients, widenings)
+        if self.norms.folds:
+            slopes += self.norms.slopes_of_means(gradients, widenings)
         steepest = np.linalg.norm(slopes, 2) or 1.0
         self._rows = polar(slopes + _INERTIA * steepest / self._length * self._rows, self._length)
         self._probe = self._still.zeros
 
-    def _follow_means(self, slopes, fold: Fold, gradients: Arrays, widenings: Widenings) -> None:
-        """Adds what the kernel does through the mean that the normalisation subtracts.
-
-        By the gradient of beta: TensorFlow's fused normalisation has none for its statistics.
-        """
-        if "beta" in self.norms[fold.norm]:
-            item, axis = self.norms[fold.norm]["beta"]
-            of_beta = self._fresh_entries(gradients[item.path], axis, widenings).ravel()
-            columns = self._into.columns[fold.kernel]
-            slopes[:, columns] -= np.outer(
-                self._slopes[fold.norm] * of_beta, self._input_means[columns]
-            )
+    def center(self) -> None:
+        """Sets the means right after kernels to those that follow from the means of the inputs."""
+        self.norms.center(self._rows)
 
     def finish(self) -> None:
         """Ends the search at the best weights seen."""
         self._rows, self._probe = self._best[1], self._still.zeros
-        self._slopes = {}
-
-    def take_statistics(self, measured: Mapping[str, Arrays], widenings: Widenings) -> None:
-        """Sets the statistics of fresh channels, and the gamma that makes up for the variance."""
-        for norm, places in self.norms.items():
-            for name in ("moving_mean", "moving_variance"):
-                values = self._fresh_entries(measured[norm][name], places[name][1], widenings)
-                self._carry(places[name], values)
-        for fold in self.folds:
-            self._set_gamma(fold, measured[fold.norm]["moving_variance"], widenings)
-
-    def _set_gamma(self, fold: Fold, variance: np.ndarray, widenings: Widenings) -> None:
-        """Gives all fresh channels the same gamma / deviation; the same throughout the search, so
-        that iterates can be compared.
-        """
-        places = self.norms[fold.norm]
-        variance = self._fresh_entries(variance, places["moving_variance"][1], widenings).ravel()
-        deviation = np.sqrt(variance + fold.epsilon)
-        if "gamma" in places:
-            slope = self._norm * fold.gamma / np.sqrt(np.mean(deviation**2))
-            slope = self._slopes.setdefault(fold.norm, slope)
-            self._carry(places["gamma"], slope * deviation)
-        else:
-            self._slopes[fold.norm] = 1 / deviation
-
-    def center(self) -> None:
-        """Sets the means right after kernels to those that follow from the means of the inputs."""
-        for fold in self.folds:
-            columns = self._into.columns[fold.kernel]
-            means = self._rows[:, columns] @ self._input_means[columns]
-            if fold.bias:
-                means = means + self._carried[fold.bias][-len(means) :]
-            self._carry(self.norms[fold.norm]["moving_mean"], means)
-
-    def _fresh_entries(self, whole: Any, axis: AxisChannels, widenings: Widenings) -> np.ndarray:
-        """Returns the entries of the fresh channels in a vector of a widened layer."""
-        run = np.asarray(whole)[group_positions(axis.segments, widenings, self.bare.group)]
-        return run[fresh_by_channel(axis, self.bare)]
-
-    def _carry(self, place: Place, values: np.ndarray) -> None:
-        item, axis = place
-        positions = fresh_by_channel(axis, self.bare)
-        self._carried[item.path][positions] = values.reshape(positions.shape) - axis.fresh
+        self.norms.free()
 
 
 class _Network:
     """A copy of the model with the fresh channels of all groups, and the batches to score on."""
 
-    def __init__(self, graph: ChannelGraph, groups: Sequence[_Fresh], batches: Sequence[tuple]):
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        groups: Sequence[_Fresh],
+        batches: Sequence[tuple],
+        progress: Progress,
+    ):
         self._model, self._groups, self._batches = graph.model, groups, batches
+        self._progress = progress
         self._bare = {group.bare.group: group.bare for group in groups}
         self._items = [
             item
             for item in graph.variables
             if any(s.group in self._bare for axis in item.axes for s in axis.segments)
         ]
-        copy = type(graph.model).from_config(graph.model.get_config())
-        copy.set_weights(graph.model.get_weights())
+        copy = copy_in_float32(graph.model)
         widen_model(copy, find_groups(copy), list(self._bare.values()))
         twins = {id(v): w for v, w in zip(graph.model.weights, copy.weights, strict=True)}
         self._targets = [twins[id(item.variable)] for item in self._items]
-        self._folded = {fold.norm for group in groups for fold in group.folds}
+        self._folded = {fold.norm for group in groups for fold in group.norms.folds}
         self._norms = [
             (call.operation, call.inputs[0])
             for call in internals.calls_of(copy)
-            if any(call.operation.name in group.norms for group in groups)
+            if any(call.operation.name in group.norms.places for group in groups)
         ]
         self._tapped = keras.Model(copy.input, [copy.output, *(x for _, x in self._norms)])
         self._slopes = compiled_slopes(self._loss)
@@ -314,15 +263,15 @@ class _Network:
         """
         *values, means_instead = values
         predicted, inputs = self._call(values, x)
-        loss = self._model.compute_loss(
-            x=x, y=y, y_pred=predicted, sample_weight=sample_weight, training=False
-        )
-        loss = keras.ops.cast(self._model.optimizer.scale_loss(loss), "float32")
+        with keras.StatelessScope():  # keeps from the model what a loss may update (its metrics)
+            loss = self._model.compute_loss(
+                x=x, y=y, y_pred=predicted, sample_weight=sample_weight, training=False
+            )
         means = 0.0
         for (norm, _), value in zip(self._norms, inputs, strict=True):
             if norm.name in self._folded:
                 per_example = keras.ops.mean(value, axis=_beside(norm, value)[1:])
-                means += keras.ops.sum(keras.ops.cast(per_example, "float32"))
+                means += keras.ops.sum(per_example)
         return loss + means_instead * (means - loss)
 
     def _gradients(self, means_instead: bool = False) -> dict[str, np.ndarray]:
@@ -331,6 +280,7 @@ class _Network:
         values = [keras.ops.convert_to_tensor(value) for value in values]
         total: dict[str, np.ndarray] = {}
         for batch in self._batches:
+            self._progress.advance()
             for item, slope in zip(self._items, self._slopes(values, *batch), strict=False):
                 slope = keras.ops.convert_to_numpy(slope).astype("float64")
                 total[item.path] = total.get(item.path, 0.0) + slope
@@ -342,11 +292,11 @@ class _Network:
             gradients = self._gradients(means_instead=True)
             examples = sum(len(keras.tree.flatten(batch[0])[0]) for batch in self._batches)
             for group in self._groups:
-                group.take_input_means(gradients, self._bare, examples)
+                group.norms.take_input_means(gradients, self._bare, examples)
 
     def try_zero_incoming(self, rng: np.random.Generator) -> None:
         """Has the groups that can do so enter with zero incoming weights."""
-        tried = [group for group in self._groups if not group.norms]
+        tried = [group for group in self._groups if not group.norms.places]
         for group in tried:
             group.enter_by("incoming", rng)
         gradients = self._gradients()
@@ -382,7 +332,7 @@ class _Network:
         One pass for each normalisation in a row within a group: the second one sees what the
         first makes of its channels.
         """
-        for _ in range(max(len(group.norms) for group in self._groups)):
+        for _ in range(max(len(group.norms.places) for group in self._groups)):
             values = self._values()
             moments: dict[str, list] = {}
             for x, *_ in batches:
@@ -395,7 +345,7 @@ class _Network:
                     )
             measured = {name: _pool(pairs) for name, pairs in moments.items()}
             for group in self._groups:
-                group.take_statistics(measured, self._bare)
+                group.norms.take_statistics(measured, self._bare)
 
 
 def _beside(norm: keras.layers.Layer, value: Any) -> list[int]:
