@@ -3,14 +3,14 @@
 import keras
 import numpy as np
 from hypothesis import strategies as st
+
+from keras_grow import GrowableModel
 from keras_grow.layers import (
     GrowableBatchNormalization,
     GrowableConv2D,
     GrowableDense,
     GrowableDepthwiseConv2D,
 )
-
-from keras_grow import GrowableModel
 
 
 def mlp(inputs=5, hidden=(4, 3), outputs=2, **dense):
