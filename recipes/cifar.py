@@ -27,11 +27,14 @@ import sys
 import time
 from pathlib import Path
 
-import common
-import data
-import keras
+from quiet import quietly
 
-import keras_grow
+with quietly():
+    import common
+    import data
+    import keras
+
+    import keras_grow
 
 # Constructor, and the paper's width at the start.
 MODELS = {

@@ -22,34 +22,13 @@ Reference: Sakai and Hotta, Growing Deep Neural Network Considering with Similar
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Holds back what TensorFlow's libraries log while they load, unless loading fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # they don't heed it until they are loaded
-    with tempfile.TemporaryFile() as log:
-        stderr = os.dup(2)
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except ImportError:
-            log.seek(0)
-            os.write(stderr, log.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
+from quiet import quietly
 
 with quietly():
     import common

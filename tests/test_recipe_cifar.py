@@ -13,7 +13,7 @@ import keras_grow
 
 cifar, common = recipe("cifar"), recipe("common")
 
-SMALL = ["--epochs", "3", "--every", "1", "--batch-size", "64"]
+SMALL = ["--epochs", "3", "--every", "1", "--batch-size", "64", "--method", "net2wider"]
 NARROW = ["--width", "4"]
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from networks import NETWORKS, batch, mlp, plain_cnn, randomise, relative_change
 from scipy import linalg
 
-from keras_grow import GrowableModel, Widening
+from keras_grow import GrowableModel, Widening, progress
 from keras_grow.budget import Budget, plan_budget
 from keras_grow.graph import find_groups
 from keras_grow.layers import (
@@ -16,7 +16,6 @@ from keras_grow.layers import (
     GrowableDense,
     GrowableDepthwiseConv2D,
 )
-from keras_grow.methods import splitting
 from keras_grow.methods.curvature import find_sites, second_derivative, smallest_eigenpairs
 from keras_grow.methods.splitting import Splits, Splitting, allot, commit, draw_pieces, weigh
 from keras_grow.resizing import widen_model
@@ -532,7 +531,7 @@ def test_a_progress_bar_appears_when_the_wait_gets_long(monkeypatch, capsys):
     data = problem(model)
     model.grow(0.5, Splitting(seed=1), data=data)
     assert capsys.readouterr().out == ""
-    monkeypatch.setattr(splitting, "_PATIENCE", 0.0)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
     model.grow(0.5, Splitting(seed=1), data=data)
     assert "product" in capsys.readouterr().out
 

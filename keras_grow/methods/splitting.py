@@ -172,7 +172,7 @@ def score_splits(
     network = _in_float32(graph.model)
     sites = find_sites(network, graph)
     products = sum(min(site.dimension, iterations) for site in sites.values())
-    advance = Progress(len(pieces) + products).advance
+    advance = Progress(len(pieces) + products, "product").advance
     weighted = weigh(graph.model, network, sites, pieces, advance)
     splits = {}
     for name in graph.growable:
