@@ -16,6 +16,7 @@ from keras_grow.layers import (
     GrowableDense,
     GrowableDepthwiseConv2D,
 )
+from keras_grow.methods import splitting
 from keras_grow.methods.curvature import find_sites, second_derivative, smallest_eigenpairs
 from keras_grow.methods.splitting import Splits, Splitting, allot, commit, draw_pieces, weigh
 from keras_grow.resizing import widen_model
