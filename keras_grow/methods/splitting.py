@@ -52,7 +52,7 @@ class Splitting(GrowthMethod):
 
     Args:
         step: Norm of the step between a neuron and its halves. Defaults to 0.1; the published
-            code takes 0.01, which lowers the loss by almost nothing (see docs/methods.md).
+            code takes 0.01, which changes the loss a hundred times less.
         examples: Number of examples to compute the splitting matrices on. Defaults to 256.
         iterations: The most Lanczos iterations. Defaults to 10.
         seed: Integer seed. Defaults to one drawn from Python's random state.
