@@ -19,7 +19,7 @@ from keras_grow.methods.candidates import (
     select,
 )
 from keras_grow.progress import Progress
-from keras_grow.widening import Widening
+from keras_grow.widening import Widening, group_positions
 
 # Weights into fresh neurons follow their gradient more slowly: at full pace all fresh neurons of a
 # group end at the same point, and are as good as one.
@@ -251,16 +251,6 @@ def _sums(a: dict, b: dict, axes: dict, group: str, width: int) -> np.ndarray:
         others = tuple(i for i in range(product.ndim) if i != axis.axis % product.ndim)
         per_position = product.sum(axis=others)
         if len(per_position) != len(channel_numbers(axis, group, width)):
-            per_position = per_position[_own_positions(axis, group)]
+            per_position = per_position[group_positions(axis.segments, {}, group)]
         total += np.bincount(channel_numbers(axis, group, width), per_position, width)
     return total
-
-
-def _own_positions(axis, group: str) -> np.ndarray:
-    """Returns the positions of a group along an axis that other groups share."""
-    parts, offset = [], 0
-    for s in axis.segments:
-        if s.group == group:
-            parts.append(np.arange(offset, offset + s.width * s.repeat))
-        offset += s.width * s.repeat
-    return np.concatenate(parts)
