@@ -1,22 +1,28 @@
 """Grow Keras networks while they train."""
 
+import importlib
+
 from keras_grow import layers, methods, models, plots, schedules, similarity
 from keras_grow._version import __version__
+from keras_grow.backup import GrowthBackup
 from keras_grow.callbacks import GrowthCallback
 from keras_grow.events import GrowthEvent
 from keras_grow.growth_schedules import At, Every, OnPlateau, Schedule
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import GrowableModel
 from keras_grow.similarity import SimilarityPenalty
+from keras_grow.tensorboard import GrowthTensorBoard
 from keras_grow.widening import Widening
 
 __all__ = [
     "At",
     "Every",
     "GrowableModel",
+    "GrowthBackup",
     "GrowthCallback",
     "GrowthEvent",
     "GrowthMethod",
+    "GrowthTensorBoard",
     "OnPlateau",
     "Schedule",
     "SimilarityPenalty",
@@ -29,3 +35,10 @@ __all__ = [
     "schedules",
     "similarity",
 ]
+
+
+def __getattr__(name: str):
+    """Imports `keras_grow.tuning` when it is asked for: it needs KerasTuner, nothing else does."""
+    if name == "tuning":
+        return importlib.import_module("keras_grow.tuning")
+    raise AttributeError(f"module 'keras_grow' has no attribute '{name}'")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from keras_grow.graph import ChannelGraph
 
 Widths = dict[str, int]
+# What the axes of an array are counted in.
+_MOST_NEURONS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ def plan_budget(
     # 0.35 * 280 must be 98, whatever the rounding of 0.35 makes of it.
     wanted = math.floor(rate * sum(widths.values()) + 1e-9)
     neurons = int(min(wanted, sum(room.values())))
+    if neurons > _MOST_NEURONS:
+        raise ValueError(
+            f"`rate` asks for more neurons than can be: it is a fraction of them, 0.35 for 35 %. "
+            f"Received: rate={rate} of {sum(widths.values())} neurons"
+        )
 
     def affordable(new: Mapping[str, int]) -> bool:
         return max_params is None or count_parameters(graph, new) <= max_params

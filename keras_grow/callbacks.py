@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Mapping
 
@@ -74,6 +75,7 @@ class GrowthCallback(keras.callbacks.Callback):
         self.verbose = verbose
         self._stopped = False
         self._batches = 0
+        self._first_epoch = True
 
     def set_model(self, model: keras.Model) -> None:
         """Takes the model that `fit` trains; refuses one that can't grow."""
@@ -95,12 +97,15 @@ class GrowthCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None) -> None:
         """A ceiling reached in another run doesn't count in this one."""
         self._stopped = False
+        self._first_epoch = True
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
         """Grows, where the schedule says so."""
         self._batches = 0
         history = self.model.growth_history
-        done = bool(history) and history[-1].epoch == epoch  # a model saved after its growth
+        # A model that was saved in the epoch of its growth goes on in that epoch.
+        done = self._first_epoch and bool(history) and history[-1].epoch == epoch
+        self._first_epoch = False
         if not self._stopped and not done and self.schedule.due(epoch):
             self._grow(epoch)
 
@@ -116,6 +121,8 @@ class GrowthCallback(keras.callbacks.Callback):
             self._stopped = True
             self._say(f"epoch {epoch}: growth stops at {self._ceiling()}")
             return
+        # The old functions, in reference cycles, hold the old variables: on a GPU, its memory.
+        gc.collect()
         self.schedule.grown(epoch)
         if self.penalty is not None:
             self.model.arm(self.penalty)
@@ -149,6 +156,29 @@ class GrowthCallback(keras.callbacks.Callback):
         logs["similarity"] = self.model.similarity
         logs["weight_drift"] = window.end_epoch() if window else 0.0
         self.schedule.observe(epoch + 1, logs)
+
+    def get_state(self) -> dict:
+        """Returns what `set_state` needs to go on in another process."""
+        return {
+            "stopped": self._stopped,
+            "seed": self.method.seed,
+            "schedule": [type(self.schedule).__name__, self.schedule.get_state()],
+        }
+
+    def set_state(self, state: dict) -> None:
+        """Goes on from what `get_state` returned; nothing is changed where it can't.
+
+        Raises:
+            ValueError: if it belongs to a schedule of another kind.
+        """
+        kind, schedule = state["schedule"]
+        if kind != type(self.schedule).__name__:
+            raise ValueError(
+                f"The run that was backed up grew by a schedule of the kind `{kind}`. Go on with "
+                f"that kind. Received: `{type(self.schedule).__name__}`"
+            )
+        self.schedule.set_state(schedule)
+        self._stopped, self.method.seed = state["stopped"], state["seed"]
 
     def _say(self, line: str) -> None:
         if self.verbose:

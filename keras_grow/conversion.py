@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import keras
 
 from keras_grow import layers
@@ -47,6 +49,8 @@ def with_plain_layers(model: keras.Model) -> keras.Model:
 def copy_in_float32(model: keras.Model) -> keras.Model:
     """Returns a copy of a model, weights kept, that computes in float32 where the model does not
     compute in float64: scores are differences too small for half precision.
+
+    Python's random numbers, from which new layers draw their seeds, go on as if there were none.
     """
 
     def clone(operation):
@@ -56,7 +60,11 @@ def copy_in_float32(model: keras.Model) -> keras.Model:
             config["dtype"] = "float32"
         return type(operation).from_config(config)
 
-    copy = keras.models.clone_model(model, clone_function=clone)
+    before = random.getstate()
+    try:
+        copy = keras.models.clone_model(model, clone_function=clone)
+    finally:
+        random.setstate(before)
     copy.set_weights(model.get_weights())
     return copy
 

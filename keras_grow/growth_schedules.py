@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from keras_grow.checks import check_positive_int
+from keras_grow.checks import check_number, check_positive_int
 
 
 class Schedule:
     """Base class of the growth schedules: decides after which epochs a model grows.
 
-    Override `due`; override `observe` too where it depends on what training measures.
+    Override `due`; override `observe` too where it depends on what training measures, and then
+    `get_state` and `set_state`, so that `GrowthBackup` can resume a run.
 
     Example:
 
@@ -42,6 +43,21 @@ class Schedule:
 
     def grown(self, epoch: int) -> None:
         """Is told that the model has grown after `epoch` epochs."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns what `set_state` needs to go on in another process, as JSON can hold it.
+
+        Override it, and `set_state`, where `observe` or `grown` keeps anything.
+        """
+        if (type(self).observe, type(self).grown) != (Schedule.observe, Schedule.grown):
+            raise NotImplementedError(
+                f"{type(self).__name__} overrides `observe` or `grown`, so a backup must know what "
+                "it keeps: override `get_state` and `set_state` too"
+            )
+        return {}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `get_state` returned."""
 
 
 class Every(Schedule):
@@ -105,7 +121,9 @@ class OnPlateau(Schedule):
         max_growths: The most growths. Defaults to no limit.
 
     Raises:
-        ValueError: if `mode` is neither, or (during `fit`) if the logs lack `monitor`.
+        TypeError: if an argument is of the wrong type.
+        ValueError: if `mode` is neither, a number is negative, or (during `fit`) if the logs lack
+            `monitor`.
 
     Example:
 
@@ -129,7 +147,10 @@ class OnPlateau(Schedule):
     ):
         if mode not in ("min", "max"):
             raise ValueError(f"`mode` must be 'min' or 'max'. Received: mode={mode!r}")
-        self.monitor, self.min_delta, self.mode = monitor, abs(float(min_delta)), mode
+        if not isinstance(monitor, str):
+            raise TypeError(f"`monitor` must be a string. Received: monitor={monitor!r}")
+        self.monitor, self.mode = monitor, mode
+        self.min_delta = check_number("min_delta", min_delta)
         self.patience = check_positive_int("patience", patience)
         self.growths_left = (
             math.inf if max_growths is None else check_positive_int("max_growths", max_growths)
@@ -156,6 +177,15 @@ class OnPlateau(Schedule):
         """See `Schedule.grown`. The wider model starts a plateau of its own."""
         self.growths_left -= 1
         self._best, self._waited = math.inf, 0
+
+    def get_state(self) -> dict[str, Any]:
+        """See `Schedule.get_state`."""
+        return {"best": self._best, "waited": self._waited, "growths_left": self.growths_left}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """See `Schedule.set_state`."""
+        self._best, self._waited = state["best"], state["waited"]
+        self.growths_left = state["growths_left"]
 
 
 def get(every: int | Schedule) -> Schedule:

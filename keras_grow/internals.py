@@ -13,6 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_grow.tensorflow_distribution import batch_of_first_replica, spans_processes
+from keras_grow.tensorflow_tracing import forget_tracings
+
 
 @dataclass(frozen=True)
 class Call:
@@ -106,6 +109,23 @@ def strategy_scope(model: keras.Model):
     return nullcontext() if strategy is None else strategy.scope()
 
 
+class BuiltOnEveryWorker:
+    """Mixin of a model that `fit` and `evaluate` can build where several processes train it.
+
+    Keras 3.15 takes the mean of the first batch over the replicas, as a structure, which
+    `MultiWorkerMirroredStrategy` refuses (reported in
+    https://github.com/keras-team/keras/issues/20585); any replica's batch does as well. Relies on
+    `TensorFlowTrainer._maybe_symbolic_build` (keras/src/backend/tensorflow/trainer.py).
+    """
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        if iterator is not None and spans_processes(self.distribute_strategy):
+            _, _, batches = next(iter(iterator))
+            data_batch = batch_of_first_replica(self.distribute_strategy, next(batches))
+            iterator = None
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+
 @dataclass(frozen=True)
 class Held:
     """What a variable held before it was resized, so that it can be put back."""
@@ -113,6 +133,11 @@ class Held:
     variable: keras.Variable
     value: Any
     shape: tuple
+
+
+def hold(variable: keras.Variable) -> Held:
+    """Returns what a variable holds now, for `put_back`."""
+    return Held(variable, variable._value, variable._shape)
 
 
 def resize(variable: keras.Variable, value: np.ndarray) -> Held:
@@ -124,7 +149,7 @@ def resize(variable: keras.Variable, value: np.ndarray) -> Held:
     Returns:
         What it held before, for `put_back`.
     """
-    held = Held(variable, variable._value, variable._shape)
+    held = hold(variable)
     try:
         variable._shape = tuple(value.shape)
         variable._initialize(keras.ops.convert_to_tensor(value, dtype=variable._dtype))
@@ -186,15 +211,35 @@ def rekey(optimizer: Any) -> None:
     """
     variables, index = optimizer._trainable_variables, optimizer._trainable_variables_indices
     renamed = {key: optimizer._var_key(variables[i]) for key, i in index.items()}
-    for entries in (index, getattr(optimizer, "_var_to_optimizer_idx", {})):
-        moved = {renamed[key]: value for key, value in entries.items()}
-        entries.clear()
-        entries.update(moved)
+    # New dictionaries: TensorFlow can't export an object whose tracked ones have lost entries.
+    for name in ("_trainable_variables_indices", "_var_to_optimizer_idx"):
+        if hasattr(optimizer, name):
+            entries = getattr(optimizer, name)
+            setattr(optimizer, name, {renamed[key]: value for key, value in entries.items()})
     excluded = getattr(optimizer, "_exclude_from_weight_decay", None)
     if excluded:
         optimizer._exclude_from_weight_decay = {renamed.get(key, key) for key in excluded}
     if hasattr(optimizer, "_exclude_from_weight_decay_cache"):
         optimizer._exclude_from_weight_decay_cache = {}
+
+
+_KEYED = (
+    "_trainable_variables_indices",
+    "_var_to_optimizer_idx",
+    "_exclude_from_weight_decay",
+    "_exclude_from_weight_decay_cache",
+)
+
+
+def keys_of(optimizer: Any) -> dict[str, Any]:
+    """Returns all of an optimizer that `rekey` replaces, for `put_back_keys`."""
+    return {name: getattr(optimizer, name) for name in _KEYED if hasattr(optimizer, name)}
+
+
+def put_back_keys(optimizer: Any, keys: dict[str, Any]) -> None:
+    """Undoes a `rekey`, one that was interrupted included."""
+    for name, value in keys.items():
+        setattr(optimizer, name, value)
 
 
 def forget_compiled_functions(model: keras.Model) -> None:
@@ -205,5 +250,48 @@ def forget_compiled_functions(model: keras.Model) -> None:
     """
     training = model.train_function is not None
     model.train_function = model.test_function = model.predict_function = None
+    forget_tracings()
     if training:
         model.make_train_function(force=True)
+
+
+def seed_states(model: keras.Model) -> list[keras.Variable]:
+    """Returns the states of the seed generators of a model's layers (Dropout, RandomFlip).
+
+    Relies on `Layer._flatten_layers` and `_seed_generators` (keras/src/layers/layer.py).
+    """
+    layers = model._flatten_layers()
+    return [generator.state for layer in layers for generator in layer._seed_generators]
+
+
+def global_seed_state(make: bool = False) -> keras.Variable | None:
+    """Returns the state of Keras's global seed generator; `None` where nothing has used it yet.
+
+    Relies on keras/src/random/seed_generator.py.
+
+    Args:
+        make: Whether to make one where there is none.
+    """
+    from keras.src.backend.common.global_state import get_global_attribute
+    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
+
+    generator = global_seed_generator() if make else get_global_attribute(GLOBAL_SEED_GENERATOR)
+    return None if generator is None else generator.state
+
+
+def set_first_epoch(model: keras.Model, epoch: int | None) -> None:
+    """Has the `fit` that has just begun start at an epoch; `None` leaves it where the user said.
+
+    Relies on `Trainer._initial_epoch`, which `fit` reads after `on_train_begin`, as
+    `keras.callbacks.BackupAndRestore` does (keras/src/callbacks/backup_and_restore.py).
+    """
+    model._initial_epoch = epoch
+
+
+def build_metrics(model: keras.Model, batch: Any) -> None:
+    """Makes the variables of a model's metrics, if its first step hasn't made them yet.
+
+    Relies on `TensorFlowTrainer._symbolic_build` (keras/src/trainers/trainer.py).
+    """
+    with strategy_scope(model):
+        model._symbolic_build(data_batch=batch)

@@ -5,32 +5,42 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_grow import conversion, methods
-from keras_grow.budget import Budget, count_parameters, plan_budget
-from keras_grow.checks import check_ceilings, check_rate
+from keras_grow import conversion, internals, methods
+from keras_grow.agreement import agreed
+from keras_grow.budget import count_parameters, plan_budget
+from keras_grow.checks import check_callbacks, check_ceilings, check_epoch, check_rate
 from keras_grow.events import GrowthEvent
+from keras_grow.failures import check_finite, explained
 from keras_grow.graph import find_groups
 from keras_grow.methods import GrowthMethod
+from keras_grow.methods.base import check_choice
 from keras_grow.report import GrowthReport, report
 from keras_grow.resizing import widen_model
+from keras_grow.saving import all_or_nothing, check_save_path, check_shapes
 from keras_grow.scoring_data import ScoringData, as_scoring_data
 from keras_grow.similarity import SimilarityPenalty
-from keras_grow.widening import Widening, by_group
+from keras_grow.skipped_steps import SkippedSteps
+from keras_grow.tensorflow_distribution import reducible, share_of_replica
+from keras_grow.tensorflow_tracing import released_gradients
 from keras_grow.window import PenaltyWindow, model_similarity, penalised_kernels
 
 # Set while a train step computes its loss. (A context variable: the replicas of a distribution
 # strategy are traced in threads of their own.)
 _TRAINING: ContextVar[bool] = ContextVar("training", default=False)
+# Set while the task loss is computed.
+_SCORING: ContextVar[bool] = ContextVar("scoring", default=False)
 
 
 @keras.saving.register_keras_serializable(package="keras_grow")
-class GrowableModel(keras.Model):
+class GrowableModel(internals.BuiltOnEveryWorker, keras.Model):
     """A Functional Keras model that can grow.
 
     Build it as you would a `keras.Model`, from the growable layers of `keras_grow.layers` and any
@@ -62,6 +72,7 @@ class GrowableModel(keras.Model):
         self._growth_history: tuple[GrowthEvent, ...] = ()
         self._window: PenaltyWindow | None = None
         self._training_data: ScoringData | None = None
+        self._fit_callbacks: tuple = ()
 
     @classmethod
     def from_keras(cls, model: keras.Model) -> GrowableModel:
@@ -147,9 +158,10 @@ class GrowableModel(keras.Model):
 
         Raises:
             ValueError: if an argument is wrong, the model is not compiled, or nothing in it can
-                grow. The model is unchanged then.
+                grow, or a weight is NaN. After this and every other failure the model, its
+                optimizer and its history are as before.
         """
-        rate, method = check_rate(rate), methods.get(method)
+        rate, method, epoch = check_rate(rate), methods.get(method), check_epoch(epoch)
         check_ceilings(max_params, max_widths)
         if not self.compiled:
             raise ValueError(
@@ -164,16 +176,24 @@ class GrowableModel(keras.Model):
                 f"{self.growth_report()}"
             )
         budget = plan_budget(graph, rate, max_params, max_widths)
+        check_finite(self)
         started = time.perf_counter()
         rng = np.random.default_rng([method.seed, len(self._growth_history)])
         data = self._data_for(method, data)
-        widenings = method.choose(graph, budget, rng, data) if budget.neurons else []
-        chosen = time.perf_counter()
-        if not widenings:
-            return None
-        _check_choice(method, budget, widenings)
-        widen_model(self, graph, widenings)
-        return self._record(graph, widenings, method, rate, epoch, (started, chosen))
+        with explained(f"Growing model `{self.name}` by '{method.name}'"):
+            widenings = method.choose(graph, budget, rng, data) if budget.neurons else []
+            widenings = agreed(self, widenings)
+            chosen = time.perf_counter()
+            if not widenings:
+                return None
+            check_choice(method, budget, widenings)
+
+            def record(undo: ExitStack) -> None:
+                undo.callback(setattr, self, "_growth_history", self._growth_history)
+                self._record(graph, widenings, method, rate, epoch, (started, chosen))
+
+            widen_model(self, graph, widenings, record)
+        return self._growth_history[-1]
 
     def _data_for(self, method: GrowthMethod, data: Any) -> ScoringData | None:
         """Returns the data that a method scores neurons on: what it was given, or `fit`'s."""
@@ -184,9 +204,11 @@ class GrowableModel(keras.Model):
                 f"Growth method '{method.name}' needs training data. Grow within `fit` by a "
                 "`GrowthCallback`, or pass `data=(x, y)` (or a data set) to `grow`."
             )
-        return self._training_data if data is None else as_scoring_data(data)
+        if data is None:
+            return self._training_data
+        return as_scoring_data(data).check_against(self)
 
-    def _record(self, graph, widenings, method, rate, epoch, times) -> GrowthEvent:
+    def _record(self, graph, widenings, method, rate, epoch, times) -> None:
         before = {name: group.width for name, group in graph.growable.items()}
         after = {**before, **{w.group: w.width for w in widenings}}
         event = GrowthEvent(
@@ -202,25 +224,32 @@ class GrowableModel(keras.Model):
             seconds_widening=time.perf_counter() - times[1],
         )
         self._growth_history += (event,)
-        return event
 
     def arm(self, penalty: SimilarityPenalty) -> None:
         """Makes the penalty part of the training loss for `penalty.epochs` epochs from now.
 
         Args:
             penalty: The penalty. Its reference for Eq. 4 is the present weights.
+
+        Raises:
+            TypeError: if it is no `SimilarityPenalty`.
+            ValueError: if the model has no layer that can grow.
         """
+        if not isinstance(penalty, SimilarityPenalty):
+            raise TypeError(
+                f"`penalty` must be a `keras_grow.SimilarityPenalty`. Received: penalty={penalty!r}"
+            )
         kernels = penalised_kernels(find_groups(self))
-        self._set_window(PenaltyWindow(penalty, kernels, penalty.epochs))
+        with internals.strategy_scope(self):
+            window = PenaltyWindow(penalty, kernels, penalty.epochs)
+        self._set_window(window)
 
     @property
     def penalty_window(self) -> PenaltyWindow | None:
         """The penalty that was armed last, with the epochs that it has left."""
         return self._window
 
-    def _set_window(self, window: PenaltyWindow) -> None:
-        from keras_grow import internals
-
+    def _set_window(self, window: PenaltyWindow | None) -> None:
         self._window = window
         internals.forget_compiled_functions(self)
 
@@ -231,23 +260,52 @@ class GrowableModel(keras.Model):
         """
         arguments = inspect.signature(super().fit).bind(*args, **kwargs).arguments
         callbacks = arguments.get("callbacks")
-        if not any(getattr(c, "needs_data", False) for c in keras.tree.flatten(callbacks)):
-            return super().fit(*args, **kwargs)
-        names = ("x", "y", "sample_weight", "class_weight", "batch_size", "validation_split")
-        data = ScoringData(**{name: arguments.get(name) for name in names}, passing=True)
-        self._training_data = data
+        check_callbacks(callbacks)
+        # A `CallbackList` holds the callbacks itself.
+        callbacks = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
+        self._fit_callbacks = tuple(callbacks)
         try:
-            return super().fit(**{**arguments, "x": data.stream})
+            if not any(getattr(callback, "needs_data", False) for callback in callbacks):
+                return super().fit(*args, **kwargs)
+            names = ("x", "y", "sample_weight", "class_weight", "batch_size", "validation_split")
+            data = ScoringData(**{name: arguments.get(name) for name in names}, passing=True)
+            self._training_data = data
+            counter = keras.callbacks.LambdaCallback(on_train_batch_end=data.step_done)
+            arguments = {**arguments, "x": data.stream, "callbacks": [counter, *callbacks]}
+            return super().fit(**arguments)
         finally:
-            self._training_data = None
+            self._training_data, self._fit_callbacks = None, ()
+            if isinstance(self.train_function, SkippedSteps):  # `fit` was interrupted there
+                self.train_function.end()
+
+    @property
+    def training_data(self) -> ScoringData | None:
+        """What the `fit` that is running lets growth methods score neurons on."""
+        return self._training_data
+
+    @property
+    def fit_callbacks(self) -> tuple:
+        """The callbacks that the `fit` that is running was given, in order."""
+        return self._fit_callbacks
 
     def train_step(self, data):
         """Takes one training step on the task loss plus, in its window, the penalty."""
         token = _TRAINING.set(True)
         try:
-            return super().train_step(data)
+            with released_gradients():
+                return reducible(super().train_step(data))
         finally:
             _TRAINING.reset(token)
+
+    def test_step(self, data):
+        """Evaluates one batch."""
+        with released_gradients():
+            return reducible(super().test_step(data))
+
+    def predict_step(self, data):
+        """Predicts one batch."""
+        with released_gradients():
+            return super().predict_step(data)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Computes the loss; within a train step, the penalty is added."""
@@ -256,32 +314,82 @@ class GrowableModel(keras.Model):
         )
         if self._window is None or not _TRAINING.get():
             return loss
-        return loss + keras.ops.cast(self._window.loss(), loss.dtype)
+        return loss + keras.ops.cast(share_of_replica(self._window.loss()), loss.dtype)
 
-    def get_config(self) -> dict:
-        growth = {
+    def task_loss(self, x, y, y_pred, sample_weight=None):
+        """Computes the loss of `compile` alone, for scoring: no regularizer, no penalty.
+
+        Nothing is assigned: a loss may note metrics.
+        """
+        token = _SCORING.set(True)
+        try:
+            with keras.StatelessScope():
+                return self.compute_loss(
+                    x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False
+                )
+        finally:
+            _SCORING.reset(token)
+
+    @property
+    def losses(self) -> list:
+        """Losses of regularizers and of `add_loss`; while neurons are scored, none."""
+        return [] if _SCORING.get() else super().losses
+
+    def load_weights(self, filepath: str | Path, skip_mismatch: bool = False, **kwargs) -> None:
+        """Loads weights as `keras.Model.load_weights` does, or changes nothing.
+
+        Args:
+            filepath: Path of a file that `save_weights` or `save` wrote.
+            skip_mismatch: Whether to skip layers of other widths, with a warning.
+
+        Raises:
+            ValueError: if the file is of a model of other widths, naming them.
+        """
+        if skip_mismatch:
+            super().load_weights(filepath, skip_mismatch=True, **kwargs)
+            return
+        with all_or_nothing(self, filepath):
+            super().load_weights(filepath, **kwargs)
+
+    def set_weights(self, weights: Sequence) -> None:
+        """Sets the weights as `keras.Model.set_weights` does, or changes nothing."""
+        check_shapes(self, weights)
+        super().set_weights(weights)
+
+    def save(self, filepath: str | Path, *args, **kwargs) -> None:
+        """Saves the whole model, as `keras.Model.save` does, in the `.keras` format."""
+        check_save_path(filepath)
+        super().save(filepath, *args, **kwargs)
+
+    def get_growth_state(self) -> dict:
+        """Returns what has come of growing beside the weights, as JSON can hold it."""
+        return {
             "history": [event.to_dict() for event in self._growth_history],
             "window": None if self._window is None else self._window.get_config(),
+            # Keras saves no seed generator: without this, a Dropout would start anew.
+            "seeds": [state.numpy().tolist() for state in internals.seed_states(self)],
         }
-        return {**super().get_config(), "growth": growth}
+
+    def set_growth_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `get_growth_state` returned, in a model of the same widths."""
+        self._growth_history = tuple(GrowthEvent.from_dict(e) for e in state["history"])
+        window = state["window"]
+        if window:
+            kernels = penalised_kernels(find_groups(self))
+            with internals.strategy_scope(self):
+                window = PenaltyWindow.from_config(window, kernels)
+        self._set_window(window or None)
+        # Files of older versions have no seeds.
+        for seed, value in zip(internals.seed_states(self), state.get("seeds", ()), strict=False):
+            seed.assign(value)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "growth": self.get_growth_state()}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         growth = config.pop("growth", {"history": [], "window": None})
         model = super().from_config(config, custom_objects=custom_objects)
-        model._growth_history = tuple(GrowthEvent.from_dict(e) for e in growth["history"])
-        if growth["window"]:
-            kernels = penalised_kernels(find_groups(model))
-            model._window = PenaltyWindow.from_config(growth["window"], kernels)
+        model.set_growth_state(growth)
         return model
-
-
-def _check_choice(method: GrowthMethod, budget: Budget, widenings: Sequence[Widening]) -> None:
-    """Holds a method to its budget."""
-    added = sum(w.width - budget.widths[g] for g, w in by_group(widenings).items())
-    if added > budget.neurons:
-        raise ValueError(
-            f"Growth method '{method.name}' must add at most {budget.neurons} neurons. "
-            f"Received: {added}"
-        )

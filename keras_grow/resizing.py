@@ -5,7 +5,7 @@ If anything fails on the way, the model and its optimizer are put back as they w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,10 +15,15 @@ import numpy as np
 from keras_grow import internals
 from keras_grow.graph import ChannelGraph, LayerSize
 from keras_grow.optimizers import WidenedVariable, widen_slots
-from keras_grow.widening import Widening, by_group, widen_array
+from keras_grow.widening import Widening, by_group, group_positions, widen_array
 
 
-def widen_model(model: keras.Model, graph: ChannelGraph, widenings: Sequence[Widening]) -> None:
+def widen_model(
+    model: keras.Model,
+    graph: ChannelGraph,
+    widenings: Sequence[Widening],
+    record: Callable[[ExitStack], None] | None = None,
+) -> None:
     """Widens channel groups of a model, with all that depends on their width.
 
     Variables, optimizer and layers stay the same objects.
@@ -27,6 +32,8 @@ def widen_model(model: keras.Model, graph: ChannelGraph, widenings: Sequence[Wid
         model: The model.
         graph: Its channel groups, as `find_groups(model)` returns them.
         widenings: At most one widening per group.
+        record: Called when all is swapped in, with what to do if the growth fails after all: a
+            stack to which it adds how to undo what it does.
 
     Raises:
         ValueError: if a widening does not fit its group. Nothing is changed then.
@@ -42,7 +49,7 @@ def widen_model(model: keras.Model, graph: ChannelGraph, widenings: Sequence[Wid
         for size in graph.sizes
         if any(s.group in chosen for s in size.segments)
     ]
-    _swap_in(model, optimizer, values, sizes)
+    _swap_in(model, optimizer, values, sizes, record or (lambda undo: None))
 
 
 def _check(graph: ChannelGraph, chosen: dict[str, Widening]) -> None:
@@ -60,6 +67,28 @@ def _check(graph: ChannelGraph, chosen: dict[str, Widening]) -> None:
                 f"`sources` of group '{name}' must lie between -1 and {width - 1}. Received: "
                 f"{widening.sources.min()} to {widening.sources.max()}"
             )
+        _check_added(graph, widening, widening.incoming, "incoming", "output", "through")
+        _check_added(graph, widening, widening.outgoing, "outgoing", "input")
+
+
+def _check_added(graph, widening: Widening, added: Mapping, side: str, *roles: str) -> None:
+    """Refuses what is added to a variable that isn't there, or is of another shape."""
+    group = widening.group
+    touched = {item.path: (item, axis) for item, axis in graph.touching(group, *roles)}
+    for path, values in added.items():
+        if path not in touched:
+            raise ValueError(
+                f"`{side}` of group '{group}' must name variables on that side of it: "
+                f"{list(touched)}. Received: '{path}'"
+            )
+        item, axis = touched[path]
+        shape = list(item.variable.shape)
+        shape[axis.axis] = len(group_positions(axis.segments, {group: widening}, group))
+        if tuple(np.shape(values)) != tuple(shape):
+            raise ValueError(
+                f"`{side}` of group '{group}' for variable '{path}' must have shape "
+                f"{tuple(shape)}. Received: shape={tuple(np.shape(values))}"
+            )
 
 
 def _widen_variables(graph: ChannelGraph, chosen: dict[str, Widening]) -> list[WidenedVariable]:
@@ -70,6 +99,11 @@ def _widen_variables(graph: ChannelGraph, chosen: dict[str, Widening]) -> list[W
             before = item.variable.numpy()
             copied = widen_array(before, item.axes, chosen)
             after = widen_array(before, item.axes, chosen, path=item.path)
+            if not np.all(np.isfinite(after)) and np.all(np.isfinite(before)):
+                raise ValueError(
+                    f"The new values of variable '{item.path}' must be finite. Received NaN or "
+                    f"infinite values from the widening of {list(chosen)}; the model is unchanged."
+                )
             result.append(WidenedVariable(item.variable, item.axes, before, after, copied))
     return result
 
@@ -90,20 +124,27 @@ def _swap_in(
     optimizer: Any,
     values: Sequence[tuple[keras.Variable, np.ndarray]],
     sizes: Sequence[tuple[LayerSize, int | tuple]],
+    record: Callable[[ExitStack], None],
 ) -> None:
-    """Replaces values and sizes; on any failure undoes what was done, in reverse."""
+    """Replaces values and sizes; on any failure undoes what was done, in reverse.
+
+    How to undo a step is noted before the step is taken: an interrupt can come between any two.
+    """
     with ExitStack() as undo:
+        undo.callback(internals.forget_compiled_functions, model)
         undo.callback(internals.refresh_shapes, model)
         for part in internals.optimizers_of(optimizer):
-            undo.callback(internals.rekey, part)
+            undo.callback(internals.put_back_keys, part, internals.keys_of(part))
         with internals.strategy_scope(model):
             for variable, value in values:
-                undo.callback(internals.put_back, internals.resize(variable, value))
+                undo.callback(internals.put_back, internals.hold(variable))
+                internals.resize(variable, value)
         for size, value in sizes:
             undo.callback(setattr, size.layer, size.attribute, getattr(size.layer, size.attribute))
             setattr(size.layer, size.attribute, value)
         for part in internals.optimizers_of(optimizer):
             internals.rekey(part)
         internals.refresh_shapes(model)
+        internals.forget_compiled_functions(model)
+        record(undo)
         undo.pop_all()
-    internals.forget_compiled_functions(model)

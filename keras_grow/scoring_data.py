@@ -3,7 +3,9 @@
 `fit` remembers what it trains on, and a method gets batches of the same data with the same
 preprocessing, without disturbing the order or the random numbers of training: arrays are drawn
 from with a generator of their own; of a `tf.data.Dataset` or a Python generator, which can't be
-read twice without changing what training sees, the latest batches are kept as they pass by.
+read twice without changing what training sees, the latest batches are kept as they pass by. (A
+growth before the first epoch of a `fit`, as where a saved model goes on, reads the first batches of
+a data set itself.)
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_grow.failures import unfitting
 from keras_grow.tensorflow_data import is_dataset, tap_dataset
 
 # The latest batches of a stream that are kept for scoring.
@@ -50,16 +53,38 @@ class ScoringData:
         self._class_weight = class_weight
         self._batch_size = batch_size or 32
         self._validation_split = validation_split or 0.0
+        # Data is read ahead of training, by how much is a matter of timing: a batch is kept when
+        # its step is done.
+        self._ahead: deque = deque()
         self._kept: deque = deque(maxlen=KEPT_BATCHES)
+        self._steps_done = 0
+        self._model: keras.Model | None = None
         self.stream = x
         self._passing = passing and not _is_arrays(x) and not _is_indexed(x)
-        if self._passing:
-            self.stream = tap_dataset(x, self._kept) if is_dataset(x) else self._tap(x)
+        if self._passing and isinstance(x, Iterable) and not isinstance(x, str):
+            self.stream = tap_dataset(x, self._ahead) if is_dataset(x) else self._tap(x)
 
     def _tap(self, batches: Iterable) -> Iterator:
         for batch in batches:
-            self._kept.append(batch)
+            self._ahead.append(batch)
             yield batch
+
+    def step_done(self, batch: int, logs: Any = None) -> None:
+        """Notes that training has done its steps up to the batch of this number in the epoch."""
+        before = self._steps_done if batch >= self._steps_done else 0  # 0 in a new epoch
+        self._steps_done = batch + 1
+        for _ in range(min(self._steps_done - before, len(self._ahead))):
+            self._kept.append(self._ahead.popleft())
+
+    @property
+    def kept(self) -> list | None:
+        """The latest batches that have passed by; `None` where the data can be read at will."""
+        return list(self._kept) if self._passing else None
+
+    def keep(self, batches: Iterable) -> None:
+        """Replaces the batches that have passed by, as in a run that goes on in another process."""
+        self._kept.clear()
+        self._kept.extend(batches)
 
     def batches(self, count: int, rng: np.random.Generator) -> list[tuple]:
         """Returns up to `count` batches; fewer where the data has no more.
@@ -69,19 +94,28 @@ class ScoringData:
             rng: The source of the draw, where there is one.
 
         Raises:
-            ValueError: if the data yields nothing.
+            ValueError: if the data yields nothing, or batches that don't fit the model.
         """
         batches = [self._weighted(batch) for batch in self._draw(count, rng)]
         if not batches:
             raise ValueError(
-                "There is no data to score neurons on: the training data yielded no batch. Pass "
-                "`data=` to `model.grow`, or use a method that needs no data ('net2wider')."
+                "There is no data to score neurons on: the training data yielded no batch (of a "
+                "generator, none before the first epoch of `fit`). Pass `data=` to `model.grow`, "
+                "or use a method that needs no data ('net2wider')."
             )
+        if self._model is not None:
+            _check_fits(self._model, batches[0])
+            self._model = None  # once is enough
         return batches
+
+    def check_against(self, model: keras.Model) -> ScoringData:
+        """Has the first batch that is drawn checked against a model; returns the data."""
+        self._model = model
+        return self
 
     def _draw(self, count: int, rng: np.random.Generator) -> Iterable:
         x = self._arrays[0]
-        if self._passing:
+        if self._passing and (self._kept or not is_dataset(x)):
             return list(self._kept)[-count:]
         if _is_arrays(x):
             return self._slices(count, rng)
@@ -94,11 +128,10 @@ class ScoringData:
         """Draws batches of arrays, without replacement as long as there are examples."""
         length = len(keras.tree.flatten(self._arrays[0])[0])
         length = int(length * (1 - self._validation_split))
+        if not length:
+            return
         size = min(self._batch_size, length)
-        order = np.concatenate(
-            [rng.permutation(length) for _ in range(-(-count * size // max(length, 1)))]
-            or [np.arange(0)]
-        )
+        order = np.concatenate([rng.permutation(length) for _ in range(-(-count * size // length))])
         for start in range(0, min(count * size, len(order)), size):
             rows = np.sort(order[start : start + size])
             yield keras.tree.map_structure(lambda a, rows=rows: _rows(a, rows), self._arrays)
@@ -123,19 +156,42 @@ def as_scoring_data(data: Any) -> ScoringData:
     Args:
         data: A `(x, y)` or `(x, y, sample_weight)` tuple of arrays, a dataset, or an iterable of
             batches.
+
+    Raises:
+        TypeError: if it is none of them.
+        ValueError: if the arrays differ in length.
     """
     if isinstance(data, ScoringData):
         return data
-    if isinstance(data, tuple) and _is_arrays(data[0]):
+    if isinstance(data, tuple) and len(data) in (1, 2, 3) and _is_arrays(data[0]):
+        _check_lengths(data)
         return ScoringData(*data)
     if is_dataset(data) or _is_indexed(data):
         return ScoringData(data)
-    if isinstance(data, Iterable) and not isinstance(data, (str, dict)):
+    if isinstance(data, Iterable) and not isinstance(data, (str, dict, tuple, np.ndarray)):
         return ScoringData(iter(data))  # batches, also where they come in a list
     raise TypeError(
-        "`data` must be a tuple `(x, y)` of arrays, a `tf.data.Dataset`, or an iterable of "
-        f"batches. Received: data={data!r} of type {type(data)}"
+        "`data` must be a tuple `(x, y)` or `(x, y, sample_weight)` of arrays, a "
+        f"`tf.data.Dataset`, or an iterable of batches. Received: data of type {type(data)}"
     )
+
+
+def _check_lengths(arrays: tuple) -> None:
+    lengths = [len(leaf) for leaf in keras.tree.flatten(arrays) if leaf is not None]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            "The arrays of `data` must have one entry per example each. Received: arrays of "
+            f"lengths {lengths}"
+        )
+
+
+def _check_fits(model: keras.Model, batch: tuple) -> None:
+    """Refuses batches that the model or its loss can't take."""
+    x, y, sample_weight = batch
+    with unfitting("data", model, batch):
+        with keras.StatelessScope():
+            predicted = model(x, training=False)
+        model.task_loss(x, y, predicted, sample_weight)
 
 
 def _is_arrays(x: Any) -> bool:

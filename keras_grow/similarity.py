@@ -284,8 +284,12 @@ class _Group(NamedTuple):
 
 def _neuron_columns(kernel: Any, axis: int) -> Any:
     """Returns a kernel as one column per neuron, which is how Keras stores most of them."""
+    if not hasattr(kernel, "shape"):
+        raise TypeError(
+            f"`kernel` must be an array, a tensor or a variable. Received: kernel={kernel!r:.200}"
+        )
     kernel = ops.convert_to_tensor(kernel)
-    if not -kernel.ndim <= axis < kernel.ndim:
+    if not isinstance(axis, numbers.Integral) or not -kernel.ndim <= axis < kernel.ndim:
         raise ValueError(
             "`axis` must be an axis of the kernel, that of its neurons. Received: "
             f"axis={axis}, kernel of shape {tuple(kernel.shape)}"

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 # Not among TensorFlow's public names, and there is no public way to ask (TensorFlow 2.19 to 2.21).
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+from keras_grow.tensorflow_tracing import released_gradients
 
 
 def compiled_slopes(loss: Callable) -> Callable:
@@ -23,10 +26,10 @@ def compiled_slopes(loss: Callable) -> Callable:
 
     @tf.function(reduce_retracing=True, autograph=False)
     def slopes(values, *batch):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with released_gradients(), tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             value = loss(values, *batch)
-        return tape.gradient(value, values, unconnected_gradients="zero")
+            return tape.gradient(value, values, unconnected_gradients="zero")
 
     return slopes
 
@@ -47,6 +50,36 @@ def pulled_back(
         values = make_values()
     gradients = tape.gradient(values, sources, slopes(values), unconnected_gradients="zero")
     return [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
+
+
+def gradient_at(function: Callable, point, upstream: Callable = keras.ops.ones_like):
+    """Returns the gradient of a function's outputs with respect to a tensor, at that tensor.
+
+    Args:
+        function: Takes the tensor.
+        point: The tensor.
+        upstream: Takes the outputs, and returns the gradient that comes in at them. Defaults to
+            ones, for the gradient of their sum.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(point)
+        outputs = function(point)
+        incoming = tf.stop_gradient(upstream(outputs))
+    return tape.gradient(outputs, point, incoming, unconnected_gradients="zero")
+
+
+def gradients_within(function: Callable[[], tuple]) -> tuple:
+    """Runs a function of a model, and returns what it taps with the gradients there.
+
+    Args:
+        function: Returns a loss, and a structure of tensors on the way from a variable to it.
+
+    Returns:
+        The structure, and the gradients of the loss with respect to its tensors.
+    """
+    with tf.GradientTape() as tape:
+        loss, tensors = function()
+    return tensors, tape.gradient(loss, tensors, unconnected_gradients="zero")
 
 
 def compiled_by_xla() -> bool:

@@ -106,7 +106,13 @@ class Widening:
                 f"Received: sources={self.sources!r}"
             )
         scale = np.ones(len(sources)) if self.outgoing_scale is None else self.outgoing_scale
-        scale = np.asarray(scale, "float64")
+        scale = np.asarray(scale)
+        if not np.issubdtype(scale.dtype, np.number) or not np.all(np.isfinite(scale)):
+            raise ValueError(
+                "`outgoing_scale` must hold finite numbers. Received: "
+                f"outgoing_scale={self.outgoing_scale!r}"
+            )
+        scale = scale.astype("float64")
         if scale.shape != sources.shape:
             raise ValueError(
                 "`outgoing_scale` must have one entry per entry of `sources`. Received: "
@@ -184,7 +190,6 @@ def widen_axis(
 ) -> Any:
     """Gathers and scales an array (NumPy's or the backend's) along one axis."""
     xp = np if isinstance(array, np.ndarray) else keras.ops
-    dtype = array.dtype if xp is np else "float32"
     index = gather_index(channels.segments, widenings)
     widened = xp.take(array, np.maximum(index, 0), axis=channels.axis)
     shape = [1] * len(array.shape)
@@ -192,11 +197,18 @@ def widen_axis(
     power = exponents.consuming if channels.role == "input" else exponents.producing
     scale = scale_vector(channels.segments, widenings) ** power if power else np.ones(1)
     if np.any(scale != 1):
-        widened = widened * scale.astype(dtype).reshape(shape)
+        widened = widened * _cast_like(array, scale.reshape(shape))
     if np.any(index < 0):
-        value = np.full(len(index), fresh).astype(dtype).reshape(shape)
+        value = _cast_like(array, np.asarray(fresh))
         widened = xp.where((index < 0).reshape(shape), value, widened)
     return widened
+
+
+def _cast_like(array: Any, values: Any) -> Any:
+    """Returns values in an array's dtype: NumPy's or, where the array is the backend's, its own."""
+    if isinstance(array, np.ndarray):
+        return np.asarray(values, array.dtype)
+    return keras.ops.cast(values, array.dtype)
 
 
 def widen_array(
@@ -251,8 +263,7 @@ def _place(
             f"What is added for group '{group}' must have {len(positions)} entries along axis "
             f"{channels.axis}. Received: shape={tuple(part.shape)}"
         )
-    if xp is np:
-        part = np.asarray(part, like.dtype)
+    part = _cast_like(like, part)
     # One slice of zeros at the end, for the positions of other groups to read.
     index = np.full(len(gather_index(channels.segments, widenings)), len(positions))
     index[positions] = np.arange(len(positions))

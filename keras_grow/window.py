@@ -66,7 +66,7 @@ class PenaltyWindow:
     @property
     def epochs_left(self) -> int:
         """Number of epochs for which the penalty is still part of the training loss."""
-        return int(self._epochs_left)
+        return int(self._epochs_left.numpy())
 
     def loss(self) -> Any:
         """Returns the penalty of the present weights, or zero outside the window.
@@ -91,8 +91,8 @@ class PenaltyWindow:
 
     def end_epoch(self) -> float:
         """Counts an epoch, and returns its mean drift (Eq. 4): 0 where the window was closed."""
-        steps = float(self._steps)
-        drift = float(self._drift) / steps if steps else 0.0
+        steps = float(self._steps.numpy())
+        drift = float(self._drift.numpy()) / steps if steps else 0.0
         self._drift.assign(0.0)
         self._steps.assign(0.0)
         self._epochs_left.assign(max(self.epochs_left - 1, 0))
@@ -104,13 +104,18 @@ class PenaltyWindow:
             "penalty": keras.saving.serialize_keras_object(self.penalty),
             "epochs_left": self.epochs_left,
             "sums": [float(value) for value in self._sums.numpy()],
+            "drift": float(self._drift.numpy()),
+            "steps": float(self._steps.numpy()),
         }
 
     @classmethod
     def from_config(cls, config: dict, kernels: Sequence) -> PenaltyWindow:
         """Makes a window from what `get_config` returned."""
         penalty = keras.saving.deserialize_keras_object(config["penalty"])
-        return cls(penalty, kernels, config["epochs_left"], config["sums"])
+        window = cls(penalty, kernels, config["epochs_left"], config["sums"])
+        window._drift.assign(config.get("drift", 0.0))
+        window._steps.assign(config.get("steps", 0.0))
+        return window
 
 
 def _state(value, dtype: str) -> keras.Variable:

@@ -15,7 +15,8 @@ which would have repeated each step of it 1 / (1 - momentum) times in all; so th
 weight_decay / (1 - momentum), which decays as fast. Biases and normalisation decay too, as there.
 
 Nothing is chosen by the test accuracy that is printed along the way (`--test-every`). Writes
-`results.json` (see common.Run) and `model.keras` into --out.
+`results.json` (see common.Run) and `model.keras` into --out. A run that was stopped goes on from
+its last epoch: give the same command again, with its --out.
 
 Reference: Sakai and Hotta, Growing Deep Neural Network Considering with Similarity between Neurons.
 """
@@ -23,6 +24,7 @@ Reference: Sakai and Hotta, Growing Deep Neural Network Considering with Similar
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -43,6 +45,10 @@ MODELS = {
 }
 # The paper's best numbers of penalised epochs after a growth; 15 where it names none.
 PENALTY_EPOCHS = {"random": 20, "splitting": 10, "firefly": 15}
+# Groups that share a budget of their own, as in the published code; the other ten share the rest.
+FIREFLY_POOLS = {"mobilenet": [["stem", *(f"block{n}_pointwise" for n in (1, 2, 3))]]}
+# Folder within --out, there until the results are.
+BACKUP = "backup"
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -57,13 +63,15 @@ def main(argv: list[str] | None = None) -> dict:
         args.validation_examples,
         args.seed,
     )
-    args.out.mkdir(parents=True, exist_ok=True)  # not writable: better now than after 250 epochs
+    asked = {k: v for k, v in configuration(args).items() if k not in ("out", "data_dir")}
+    common.claim(args.out / BACKUP / "configuration.json", asked)
     with common.dtype_policy(args.mixed_precision):
         model = build_model(args, images)
         run = train(model, images, args)
-    common.write_run(args.out / "results.json", run)
     with common.replacing(args.out / "model.keras") as partial:
         model.save(partial)
+    common.write_run(args.out / "results.json", run)
+    shutil.rmtree(args.out / BACKUP)
     print(summary(run))
     print(f"results.json and model.keras are in {args.out}")
     return run.to_dict()
@@ -99,17 +107,18 @@ def sgd(args: argparse.Namespace, steps_per_epoch: int) -> keras.optimizers.SGD:
 def train(model, images: data.Data, args: argparse.Namespace) -> common.Run:
     """Trains, grows and tests the network, and returns the results."""
     meter = common.Meter(images.train_examples)
-    started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    backup = keras_grow.GrowthBackup(args.out / BACKUP, delete_checkpoint=False)
     history = model.fit(
         images.train,
         epochs=args.epochs,
         shuffle=False,  # the pipeline does it
         validation_data=images.validation or images.test,
         validation_freq=args.test_every,
-        callbacks=[meter] if args.static else [meter, growth(args)],
+        callbacks=[meter, backup] if args.static else [meter, growth(args), backup],
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    total = time.perf_counter() - clock
+    seconds = common.seconds_of(meter, model.growth_history)
     test = model.evaluate(images.test, verbose=0, return_dict=True)
     return common.Run(
         recipe="cifar",
@@ -119,7 +128,7 @@ def train(model, images: data.Data, args: argparse.Namespace) -> common.Run:
         started=started,
         history={**history.history, "seconds": meter.seconds, "training_flops": meter.flops},
         growth=[event.to_dict() for event in model.growth_history],
-        seconds=common.seconds_of(total, meter, model.growth_history),
+        seconds=seconds,
         training_flops=sum(meter.flops),
         widths=model.widths,
         neurons=model.neurons,
@@ -134,8 +143,15 @@ def growth(args: argparse.Namespace) -> keras_grow.GrowthCallback:
     if args.every >= args.epochs:
         print(f"note: --every {args.every} leaves no growth within --epochs {args.epochs}")
     return keras_grow.GrowthCallback(
-        args.rate, args.every, args.method, penalty(args) if args.penalty else None
+        args.rate, args.every, method(args), penalty(args) if args.penalty else None
     )
+
+
+def method(args: argparse.Namespace) -> keras_grow.GrowthMethod:
+    """Returns the growth method."""
+    if args.method == "firefly":
+        return keras_grow.methods.Firefly(pools=FIREFLY_POOLS.get(args.model))
+    return keras_grow.methods.get(args.method)
 
 
 def penalty(args: argparse.Namespace) -> keras_grow.SimilarityPenalty:
@@ -257,5 +273,5 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except data.DataError as error:
+    except (data.DataError, common.FolderError) as error:
         sys.exit(str(error))

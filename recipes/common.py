@@ -12,7 +12,6 @@ import json
 import math
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -23,6 +22,7 @@ import keras
 import tensorflow as tf
 
 import keras_grow
+from keras_grow.files import replacing
 from keras_grow.flops import training_flops
 
 FORMAT = "keras_grow.run"
@@ -116,16 +116,52 @@ def _run_from(content: Any, path: str | os.PathLike) -> Run:
     return Run(**{name: content[name] for name in names})
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; what is written there takes its place at the end."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A folder of its own keeps the file's name, and so the ending that Keras insists on.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
-        partial = Path(folder) / path.name
-        yield partial
-        os.replace(partial, path)
+class FolderError(ValueError):
+    """A folder that was named for results is for something else."""
+
+
+def claim(path: Path, asked: dict[str, Any]) -> None:
+    """Writes down what a folder is for, or makes sure that it is for the same.
+
+    Args:
+        path: A JSON file in the folder.
+        asked: What it is for: a configuration, as JSON has it.
+
+    Raises:
+        FolderError: if the folder is for something else, or the file is damaged.
+    """
+    if not path.exists():
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(asked, indent=1) + "\n")
+        return
+    try:
+        before = json.loads(path.read_text())
+    except ValueError as error:
+        raise FolderError(f"{path} is damaged: {error}. Name another folder: --out") from error
+    if not isinstance(before, dict):
+        raise FolderError(f"{path} is not a configuration. Name another folder: --out")
+    other = [
+        f"{name} was {before.get(name)}, now {asked.get(name)}"
+        for name in sorted({*before, *asked})
+        if before.get(name) != asked.get(name)
+    ]
+    if other:
+        raise FolderError(
+            f"{path.parent} is of another configuration: {'; '.join(other)}. Ask for that one to "
+            "go on with it, or name another folder: --out"
+        )
+
+
+def load_model(path: str | os.PathLike) -> keras.Model:
+    """Loads a saved model, not compiled.
+
+    Raises:
+        ValueError: if the file is damaged, or something else.
+    """
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras's errors for a damaged file have no common class
+        raise ValueError(f"{path} can't be loaded as a Keras model: {error}") from error
 
 
 def versions() -> dict[str, str]:
@@ -152,7 +188,8 @@ def machine() -> dict[str, Any]:
 class Meter(keras.callbacks.Callback):
     """Measures seconds and counts floating-point operations, epoch by epoch.
 
-    Put it first: then an epoch's time includes the growth that precedes it.
+    Put it first: then an epoch's time includes the growth that precedes it. `GrowthBackup` keeps
+    what it has measured, so a run that was stopped and went on has the times of all its parts.
 
     Args:
         examples: Training examples per epoch.
@@ -167,8 +204,23 @@ class Meter(keras.callbacks.Callback):
         self.examples = examples
         self.seconds: list[float] = []
         self.flops: list[int] = []
-        self._begun = 0.0
+        self._earlier = 0.0
+        self._started = self._begun = time.perf_counter()
         self._trained: float | None = None
+
+    @property
+    def total(self) -> float:
+        """Seconds since training began, validation included, interruptions not."""
+        return self._earlier + time.perf_counter() - self._started
+
+    def get_state(self) -> dict:
+        """Returns what has been measured so far."""
+        return {"seconds": self.seconds, "flops": self.flops, "total": self.total}
+
+    def set_state(self, state: dict) -> None:
+        """Goes on from what `get_state` returned."""
+        self.seconds, self.flops = list(state["seconds"]), list(state["flops"])
+        self._earlier, self._started = state["total"], time.perf_counter()
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
         """Starts the clock."""
@@ -188,10 +240,10 @@ class Meter(keras.callbacks.Callback):
             logs["learning_rate"] = float(self.model.optimizer.learning_rate)
 
 
-def seconds_of(total: float, meter: Meter, events: list[keras_grow.GrowthEvent]) -> dict:
-    """Returns the `seconds` of a `Run`."""
+def seconds_of(meter: Meter, events: list[keras_grow.GrowthEvent]) -> dict:
+    """Returns the `seconds` of a `Run`; ask when training has just ended."""
     return {
-        "total": total,
+        "total": meter.total,
         "training": sum(meter.seconds),
         "choosing": sum(event.seconds_choosing for event in events),
         "widening": sum(event.seconds_widening for event in events),
@@ -252,6 +304,11 @@ def non_negative(text: str) -> float:
 def fraction(text: str) -> float:
     """Argparse type: a number of at least 0 and below 1."""
     return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
+
+
+def layer(text: str) -> int | str:
+    """Argparse type: the number of a layer, or else its name."""
+    return int(text) if text.lstrip("-").isdigit() else text
 
 
 def _number(text: str, kind: type, valid, wanted: str):

@@ -93,13 +93,13 @@ def load(
     validation = None
     if held_out:
         validation = plain_batches(
-            *_decode(builder, f"train[{total - held_out}:]"), batch_size, normalise
+            *decode(builder, f"train[{total - held_out}:]"), batch_size, normalise
         )
-    images, labels = _decode(builder, f"train[:{kept}]")
+    images, labels = decode(builder, f"train[:{kept}]")
     train = training_batches(images, labels, batch_size, normalise, seed, augment)
     return Data(
         train=train,
-        test=plain_batches(*_decode(builder, "test"), batch_size, normalise),
+        test=plain_batches(*decode(builder, "test"), batch_size, normalise),
         validation=validation,
         classes=builder.info.features["label"].num_classes,
         input_shape=images.shape[1:],
@@ -256,7 +256,7 @@ def _what_to_do(name: str, builder, error: Exception) -> str:
     )
 
 
-def _decode(builder, split: str) -> tuple[np.ndarray, np.ndarray]:
+def decode(builder, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images and labels of a split, in the order of the records."""
     images, labels = builder.as_dataset(
         split=split, batch_size=-1, shuffle_files=False, as_supervised=True

@@ -188,7 +188,7 @@ class Progress(keras.callbacks.Callback):
 def train(model, digits: Digits, args, callbacks: Sequence = ()) -> common.Run:
     """Trains and tests the network, and returns the results."""
     meter = common.Meter(len(digits.train[1]))
-    started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter()
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     history = model.fit(
         shifted_batches(digits, args.seed),
         epochs=args.epochs,
@@ -198,7 +198,7 @@ def train(model, digits: Digits, args, callbacks: Sequence = ()) -> common.Run:
         shuffle=False,  # the batches are shuffled already
         verbose=0,
     ).history
-    total = time.perf_counter() - clock
+    seconds = common.seconds_of(meter, model.growth_history)
     parameters = sum(v.shape.num_elements() for v in model.trainable_variables)
     history.setdefault("params", [parameters] * args.epochs)  # where nothing grows and logs it
     return common.Run(
@@ -209,7 +209,7 @@ def train(model, digits: Digits, args, callbacks: Sequence = ()) -> common.Run:
         started=started,
         history={**history, "seconds": meter.seconds, "training_flops": meter.flops},
         growth=[event.to_dict() for event in model.growth_history],
-        seconds=common.seconds_of(total, meter, model.growth_history),
+        seconds=seconds,
         training_flops=sum(meter.flops),
         widths=model.widths,
         neurons=model.neurons,
@@ -236,7 +236,7 @@ def draw(args, run, baseline, kernel, grown, static, digits: Digits) -> None:
     curves = {"grown": run, "final size from the start": baseline}
     before = "just after the last growth" if run.growth else "at the start"
     figures = {
-        "growth_curve": plots.growth_curve({k: curve(each) for k, each in curves.items()}),
+        "growth_curve": plots.growth_curve(curves),
         "similarity_histogram": plots.similarity_histogram(
             {f"conv2, {before}": kernel, "conv2, at the end": grown.get_layer("conv2").kernel}
         ),
@@ -250,13 +250,6 @@ def draw(args, run, baseline, kernel, grown, static, digits: Digits) -> None:
         )
     for name, figure in figures.items():
         figure.savefig(args.out / f"{name}.png", dpi=150)
-
-
-def curve(run: common.Run) -> dict:
-    """Returns a run as `growth_curve` takes it, with costs summed up to each epoch's end."""
-    costs = {"seconds": run.history["seconds"], "flops": run.history["training_flops"]}
-    summed = {name: np.cumsum(values) for name, values in costs.items()}
-    return {"history": {**run.history, **summed}, "events": run.growth}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -1,77 +1,97 @@
-"""Bad input to the callback: a clear error at once, the model unchanged."""
+"""Bad input: a clear error at once, the model unchanged. The calls are those of the docs."""
+
+import re
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import batch, mlp
+from networks import mlp
 
-from keras_grow import At, Every, GrowableModel, GrowthCallback, OnPlateau
+import keras_grow
+from keras_grow import GrowableModel, GrowthCallback, flops
 
-BAD_ARGUMENTS = [
-    ({"rate": 0}, ValueError, "`rate` must be a positive number.*Received: rate=0"),
-    ({"rate": -0.35}, ValueError, "Received: rate=-0.35"),
-    ({"rate": float("nan")}, ValueError, "Received: rate=nan"),
-    ({"rate": "0.35"}, TypeError, "`rate` must be a number.*'0.35'"),
-    ({"rate": None}, TypeError, "`rate` must be a number"),
-    ({"every": 0}, ValueError, "`every` must be a positive integer. Received: every=0"),
-    ({"every": -3}, ValueError, "Received: every=-3"),
-    ({"every": 2.5}, TypeError, "`every` must be a positive integer"),
-    ({"every": "often"}, TypeError, "`every` must be a positive integer"),
-    ({"every": True}, TypeError, "`every` must be a positive integer"),
-    ({"method": "fire"}, ValueError, "Known methods: .*'firefly'.*Received: method='fire'"),
-    ({"method": None}, TypeError, "`method` must be the name of a growth method"),
-    ({"penalty": 0.5}, TypeError, "`penalty` must be a `keras_grow.SimilarityPenalty`"),
-    ({"penalty": "none"}, TypeError, "None or 'default'"),
-    ({"max_params": -1}, ValueError, "`max_params` must be a positive integer"),
-    ({"max_params": 1e6}, TypeError, "`max_params` must be a positive integer"),
-    ({"max_widths": 0}, ValueError, "`max_widths` must be a positive integer"),
-    ({"max_widths": {"a": 1.5}}, TypeError, "max_widths"),
-]
+DOCUMENT = Path(__file__).parent.parent / "docs" / "reliability.md"
+ROWS = re.findall(r"^\| `(.+)` \| (\w+Error): (.+) \|$", DOCUMENT.read_text(), flags=re.M)
 
 
-@pytest.mark.parametrize(("arguments", "error", "message"), BAD_ARGUMENTS)
-def test_arguments(arguments, error, message):
-    with pytest.raises(error, match=message):
-        GrowthCallback(**{"rate": 0.35, **arguments})
+def compiled(model, name="network"):
+    model.name = name
+    model.compile("sgd", "mse", run_eagerly=True)
+    return model
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: Every(0), ValueError, "`every` must be"),
-        (lambda: Every(5, until=0), ValueError, "`until` must be"),
-        (lambda: At([]), ValueError, "at least one epoch"),
-        (lambda: At([0]), ValueError, "`epochs` must be a positive integer"),
-        (lambda: At("10"), TypeError, "sequence of positive integers"),
-        (lambda: At(10), TypeError, "sequence of positive integers"),
-        (lambda: OnPlateau(mode="up"), ValueError, "`mode` must be 'min' or 'max'"),
-        (lambda: OnPlateau(patience=0), ValueError, "`patience` must be"),
-        (lambda: OnPlateau(max_growths=0), ValueError, "`max_growths` must be"),
-    ],
-)
-def test_schedules(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
-
-
-def callback():
-    return GrowthCallback(0.5, every=1, method="random", verbose=0)
-
-
-def test_a_plain_model():
-    plain = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
-    plain.compile("sgd", "mse")
-    with pytest.raises(TypeError, match=r"GrowableModel.from_keras\(model\)"):
-        plain.fit(np.ones((4, 5)), np.ones((4, 2)), callbacks=[callback()], verbose=0)
-
-
-def test_a_model_with_nothing_to_grow():
+def fixed():
     inputs = keras.Input((5,))
-    model = GrowableModel(inputs, keras.layers.Dense(2, name="head")(inputs))
-    model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="has nothing to grow"):
-        model.fit(np.ones((4, 5)), np.ones((4, 2)), callbacks=[callback()], verbose=0)
+    return compiled(GrowableModel(inputs, keras.layers.Dense(2, name="head")(inputs)), "fixed")
+
+
+def diverged():
+    model = compiled(mlp())
+    kernel = model.get_layer("hidden0").kernel
+    kernel.assign(kernel.numpy() * np.nan)
+    return model
+
+
+def wider():
+    model = compiled(mlp())
+    model.grow(0.5, "random")
+    return model
+
+
+def plain():
+    return compiled(keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)]), "plain")
+
+
+class Names(dict):
+    """The names that the table speaks of; models are made when they are asked for."""
+
+    def __init__(self, folder):
+        public = {name: getattr(keras_grow, name) for name in keras_grow.__all__}
+        data = {"x": np.ones((8, 5), "float32"), "y": np.ones((8, 2), "float32")}
+        super().__init__(public | data | {"keras": keras, "np": np, "flops": flops})
+        self.folder = folder
+
+    def __missing__(self, name):
+        makers = {
+            "model": lambda: compiled(mlp()),
+            "fixed": fixed,
+            "diverged": diverged,
+            "wider": wider,
+            "plain": plain,
+            "saved": self._saved,
+        }
+        if name not in makers:
+            raise KeyError(name)
+        self[name] = makers[name]()
+        return self[name]
+
+    def _saved(self):
+        path = self.folder / "saved.weights.h5"
+        self["model"].save_weights(path)
+        return path
+
+
+def test_the_table_is_long_and_read_whole():
+    lines = DOCUMENT.read_text().split("| call | what you see |")[1].splitlines()
+    assert len(ROWS) == len([line for line in lines if line.startswith("| `")]) >= 100
+    assert len({call for call, *_ in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize(("call", "error", "message"), ROWS, ids=[call for call, *_ in ROWS])
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras's own remark
+def test_a_call_of_the_table(call, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = Names(tmp_path)
+    growable = ("model", "wider", "diverged")
+    used = [names[name] for name in growable if re.search(rf"\b{name}\b", call)]
+    before = [(model.widths, model.growth_history) for model in used]
+    with pytest.raises(Exception, match=re.escape(message)) as raised:
+        eval(call, {}, names)
+    assert raised.type.__name__ == error
+    assert [(model.widths, model.growth_history) for model in used] == before
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["saved.weights.h5"])
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras's own remark
@@ -85,19 +105,10 @@ def test_a_model_with_nothing_to_grow():
     ],
 )
 def test_a_data_set_that_yields_nothing(make_data):
-    model = mlp()
-    model.compile("sgd", "mse")
+    model = compiled(mlp())
     weights = model.get_weights()
+    callback = GrowthCallback(0.5, every=1, method="random", verbose=0)
     with pytest.raises(ValueError, match="yielded no batch"):
-        model.fit(make_data(), epochs=3, callbacks=[callback()], verbose=0, shuffle=False)
+        model.fit(make_data(), epochs=3, callbacks=[callback], verbose=0, shuffle=False)
     for a, b in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def test_a_ceiling_on_a_group_that_does_not_exist():
-    model = mlp()
-    model.compile("sgd", "mse")
-    grow = GrowthCallback(0.5, every=1, method="random", max_widths={"nowhere": 5}, verbose=0)
-    with pytest.raises(ValueError, match="no group named 'nowhere'"):
-        model.fit(batch(model), np.ones((8, 2)), epochs=2, callbacks=[grow], verbose=0)
-    assert model.growth_history == []

@@ -121,3 +121,47 @@ def test_private_access_is_nowhere_else():
         assert path.name == "internals.py" or "keras.src" not in text, path
         foreign = re.findall(r"\b(?:layer|variable|optimizer|node|tensor|slot)\._(?!_)\w+", text)
         assert path.name == "internals.py" or not foreign, (path, foreign)
+
+
+def test_seed_states_are_those_of_the_layers():
+    model = plain_cnn()
+    (state,) = internals.seed_states(model)
+    before = state.numpy()
+    model(batch(model), training=True)
+    assert not np.array_equal(before, state.numpy())
+    state.assign(before)
+    first = model(batch(model), training=True)
+    state.assign(before)
+    np.testing.assert_array_equal(first, model(batch(model), training=True))
+
+
+def test_the_global_seed_state_is_that_of_the_global_draws():
+    assert internals.global_seed_state() is None  # nothing has drawn since the session was cleared
+    state = internals.global_seed_state(make=True)
+    assert internals.global_seed_state() is state
+    before = state.numpy()
+    first = keras.random.normal((3,))
+    assert not np.array_equal(before, state.numpy())
+    state.assign(before)
+    np.testing.assert_array_equal(first, keras.random.normal((3,)))
+
+
+def test_fit_starts_at_the_epoch_that_is_set_as_it_begins():
+    model = trained("sgd")
+    x, y = batch(model), np.zeros((8, 2))
+    begin = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: internals.set_first_epoch(model, 2)
+    )
+    assert model.fit(x, y, epochs=4, verbose=0, callbacks=[begin]).epoch == [2, 3]
+    internals.set_first_epoch(model, None)
+    assert model.fit(x, y, epochs=1, verbose=0).epoch == [0]
+
+
+def test_metrics_have_their_variables_before_the_first_step():
+    model = mlp()
+    model.compile("sgd", "mse", metrics=["mae"])
+    assert len(model.metrics_variables) == 2  # the loss alone
+    internals.build_metrics(model, (batch(model), np.zeros((8, 2), "float32")))
+    names = [v.path for v in model.metrics_variables]
+    model.fit(batch(model), np.zeros((8, 2)), verbose=0)
+    assert [v.path for v in model.metrics_variables] == names and len(names) == 4

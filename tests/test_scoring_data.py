@@ -124,9 +124,32 @@ def test_a_generator_is_kept_as_it_passes_by():
 
 def test_only_the_latest_batches_are_kept():
     data = ScoringData(((X[:1] + i, Y[:1]) for i in range(100)), passing=True)
-    list(data.stream)
+    for step, _ in enumerate(data.stream):
+        data.step_done(step)
     batches = data.batches(1000, rng())
     assert len(batches) == KEPT_BATCHES and float(batches[-1][0][0, 0]) == 99
+
+
+@pytest.mark.parametrize("ends", [[0, 1, 2, 3, 4, 5, 0, 1, 2], [2, 5, 2]], ids=str)
+def test_what_is_read_ahead_of_training_is_not_kept(ends):
+    """How far data is read ahead is a matter of timing, and growths must not depend on it."""
+    data = ScoringData(((X[:1] + i, Y[:1]) for i in range(12)), passing=True)
+    list(data.stream)
+    for batch in ends:
+        data.step_done(batch)
+    np.testing.assert_array_equal(rows_of(data.batches(1000, rng())), range(9))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_growths_see_all_and_only_what_was_trained_on(steps):
+    """Also of a generator, of which Keras reads as much ahead as there is time for."""
+    method = Seen(seed=1)
+    model = compiled()
+    model.compile("sgd", "mse", steps_per_execution=steps)
+    batches = ((X[:4] + i, np.zeros((4, 3))) for i in range(1000))
+    callback = GrowthCallback(0.5, every=1, method=method, penalty=None, verbose=0)
+    model.fit(batches, epochs=2, steps_per_epoch=6, shuffle=False, callbacks=[callback], verbose=0)
+    np.testing.assert_array_equal(rows_of(method.batches)[::4], [3, 4, 5])
 
 
 def test_an_indexed_data_set():

@@ -523,7 +523,7 @@ def test_few_iterations_approach_from_above():
 )
 def test_bad_arguments_are_refused(arguments):
     (name,) = arguments
-    with pytest.raises(ValueError, match=f"`{name}` must be a positive"):
+    with pytest.raises((TypeError, ValueError), match=f"`{name}` must be a positive"):
         Splitting(**arguments)
 
 

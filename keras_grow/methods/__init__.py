@@ -24,7 +24,7 @@ def get(method: str | GrowthMethod) -> GrowthMethod:
 
     Raises:
         ValueError: if no method has that name.
-        TypeError: if it is neither.
+        TypeError: if it is neither, or a method without a name.
 
     Example:
 
@@ -33,6 +33,11 @@ def get(method: str | GrowthMethod) -> GrowthMethod:
     'random'
     """
     if isinstance(method, GrowthMethod):
+        if not isinstance(getattr(method, "name", None), str):
+            raise TypeError(
+                "A growth method must have a `name`, a string, as an attribute of its class. "
+                f"Received: a {type(method).__name__}"
+            )
         return method
     if not isinstance(method, str):
         raise TypeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -11,7 +12,7 @@ import numpy as np
 from keras_grow.budget import Budget
 from keras_grow.checks import check_seed
 from keras_grow.graph import ChannelGraph, VariableChannels
-from keras_grow.widening import AxisChannels, Widening, gather_index, group_positions
+from keras_grow.widening import AxisChannels, Widening, by_group, gather_index, group_positions
 
 
 class GrowthMethod:
@@ -66,6 +67,33 @@ class GrowthMethod:
     def from_config(cls, config: dict) -> GrowthMethod:
         """Makes a method from what `get_config` returned."""
         return cls(**config)
+
+
+def check_choice(method: GrowthMethod, budget: Budget, widenings: Sequence[Widening]) -> None:
+    """Holds a method to what it must return, and to its budget.
+
+    Raises:
+        TypeError: if it returned anything but widenings.
+        ValueError: if it widens other groups than those that can grow, or by too much.
+    """
+    strange = [item for item in widenings if not isinstance(item, Widening)]
+    if strange:
+        raise TypeError(
+            f"Growth method '{method.name}' must return a list of `keras_grow.Widening`. Received "
+            f"in it: {strange[0]!r:.100}"
+        )
+    unknown = [widening.group for widening in widenings if widening.group not in budget.widths]
+    if unknown:
+        raise ValueError(
+            f"Growth method '{method.name}' must widen groups that can grow: "
+            f"{list(budget.widths)}. Received: '{unknown[0]}'"
+        )
+    added = sum(w.width - budget.widths[g] for g, w in by_group(widenings).items())
+    if added > budget.neurons:
+        raise ValueError(
+            f"Growth method '{method.name}' must add at most {budget.neurons} neurons. "
+            f"Received: {added}"
+        )
 
 
 def draw(

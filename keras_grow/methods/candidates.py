@@ -157,12 +157,9 @@ class CandidateNetwork:
 
     def _loss(self, values: list, x, y, sample_weight):
         """The task loss of a batch, with all candidates on, normalisations in inference form."""
-        # The scope also keeps what a loss notes (metrics of single outputs) from being assigned.
         with self._scope(values):
             predicted = self.network(x, training=False)
-            return self.model.compute_loss(
-                x=x, y=y, y_pred=predicted, sample_weight=sample_weight, training=False
-            )
+        return self.model.task_loss(x, y, predicted, sample_weight)
 
     def gradients(self, batch: tuple) -> dict[int, np.ndarray]:
         """Returns the gradient of the loss with respect to each trained variable, by its id."""

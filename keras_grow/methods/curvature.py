@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_grow import internals
 from keras_grow.graph import ChannelGraph
 from keras_grow.layers import GrowableConv2D, GrowableDense
+from keras_grow.tensorflow_ops import gradient_at
 
 # A kink has no second derivative. It counts as that of a softplus with this beta (Liu, Wu and
 # Wang, 2019), whose bend has the area of the kink.
@@ -115,7 +116,7 @@ def _named(activation: Any) -> tuple[Any, str]:
     return function, name.replace("_", "").lower()
 
 
-def second_derivative(activation: Callable, inputs: Any) -> tf.Tensor:
+def second_derivative(activation: Callable, inputs: Any) -> Any:
     """Computes the second derivative of an elementwise activation, entry by entry.
 
     Automatic differentiation, and where the slope jumps, the bend of a softplus with beta = 3,
@@ -135,15 +136,9 @@ def second_derivative(activation: Callable, inputs: Any) -> tf.Tensor:
     >>> second_derivative(keras.activations.relu, [0.0, 10.0]).numpy().tolist()
     [0.75, 0.0]
     """
-    inputs = tf.convert_to_tensor(inputs)
+    inputs = keras.ops.convert_to_tensor(inputs)
     smooth = _REWRITTEN.get(_named(activation)[1], activation)
-    with tf.GradientTape() as outer:
-        outer.watch(inputs)
-        with tf.GradientTape() as inner:
-            inner.watch(inputs)
-            outputs = smooth(inputs)
-        slope = inner.gradient(outputs, inputs, unconnected_gradients="zero")
-    bend = outer.gradient(slope, inputs, unconnected_gradients="zero")
+    bend = gradient_at(lambda u: gradient_at(smooth, u), inputs)
     for place, jump in kinks_of(activation):
         s = keras.ops.sigmoid(BETA * (inputs - place))
         bend = bend + jump * (BETA * s * (1 - s))
@@ -197,13 +192,13 @@ class Site:
             scale = scale * keras.ops.convert_to_numpy(factor).reshape(shape)
         return scale
 
-    def project(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    def project(self, inputs: Any, kernel: Any) -> Any:
         """Multiplies inputs with a kernel as the layer does, without bias."""
         if isinstance(self.layer, GrowableConv2D):
             return self.layer.convolution_op(inputs, kernel)
         return keras.ops.matmul(inputs, kernel)
 
-    def preactivation(self, inputs: tf.Tensor) -> tf.Tensor:
+    def preactivation(self, inputs: Any) -> Any:
         """Computes what comes into the layer's own activation."""
         outputs = self.project(inputs, keras.ops.convert_to_tensor(self.layer.kernel))
         if not self.layer.use_bias:
@@ -212,7 +207,7 @@ class Site:
         shape = (-1, *[1] * (len(outputs.shape) - 2)) if first else (-1,)
         return outputs + keras.ops.reshape(self.layer.bias, shape)
 
-    def weigh(self, values: Sequence[tf.Tensor], slope: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def weigh(self, values: Sequence, slope: Any) -> tuple:
         """Computes what the splitting matrices of the neurons are made of.
 
         Args:
@@ -225,7 +220,7 @@ class Site:
         """
         u = self.preactivation(values[0]) if self.before is None else values[1]
         weight = slope * second_derivative(self.activation, u) * self.scale() ** 2
-        return tf.cast(values[0], "float32"), tf.cast(weight, "float32")
+        return keras.ops.cast(values[0], "float32"), keras.ops.cast(weight, "float32")
 
     def multiply(self, pieces: list[tuple], vectors: np.ndarray) -> np.ndarray:
         """Multiplies the splitting matrix of each neuron with a vector.
@@ -238,13 +233,11 @@ class Site:
             pieces: What `weigh` returned, for parts of the data.
             vectors: Array of shape `(neurons, dimension)`.
         """
-        kernel = tf.constant(vectors.T.reshape(self.shape), "float32")
+        kernel = keras.ops.convert_to_tensor(vectors.T.reshape(self.shape), "float32")
         total = np.zeros(self.shape)
         for inputs, weight in pieces:
-            with tf.GradientTape() as tape:
-                tape.watch(kernel)
-                outputs = self.project(inputs, kernel)
-            total += tape.gradient(outputs, kernel, weight * outputs).numpy()
+            project = partial(self.project, inputs)
+            total += gradient_at(project, kernel, partial(keras.ops.multiply, weight)).numpy()
         return total.reshape(-1, self.shape[-1]).T
 
 

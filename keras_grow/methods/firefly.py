@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from keras_grow.budget import Budget, apportion
-from keras_grow.checks import check_positive_int
+from keras_grow.checks import check_number, check_positive_int
 from keras_grow.graph import ChannelGraph
 from keras_grow.methods.base import GrowthMethod
 from keras_grow.methods.candidates import (
@@ -24,6 +25,13 @@ from keras_grow.widening import Widening, group_positions
 # Weights into fresh neurons follow their gradient more slowly: at full pace all fresh neurons of a
 # group end at the same point, and are as good as one.
 _INCOMING_PACE = 0.2
+# While they are trained and scored, fresh neurons put out this much of their step. Together at the
+# full step they overshoot, and the derivative of each tells of the others instead of itself.
+_APART = 1e-3
+# A split changes the loss with the square of its step, so by half of its derivative there.
+_OF_A_SQUARE = 0.5
+# The least that is left of the step when the chosen ones overshoot together.
+_LEAST_STEP = 0.01
 
 
 @dataclass(frozen=True)
@@ -38,23 +46,26 @@ class Firefly(GrowthMethod):
     """Adds the splits and fresh neurons that lower the loss the most, to first order.
 
     Candidates are a split of every neuron and, per group, a pool of fresh neurons in proportion to
-    its width. All of them are switched on in a copy of the network, whose own weights are frozen,
-    and trained within a small step: conditional gradient (Frank-Wolfe) steps on the ball of radius
-    `epsilon` around nothing, per neuron. Then each is scored by the derivative of the loss with
-    respect to switching it on, and the best of all groups and both kinds are committed as scored.
+    its width. All of them are part of a copy of the network, whose own weights are frozen, and are
+    trained within a small step: conditional gradient (Frank-Wolfe) steps on the ball of radius
+    `epsilon` around nothing, per neuron. Then each is scored by what switching it on, alone, does
+    to the loss, to first order (fresh neurons) or second (splits), and the best of all groups and
+    both kinds are committed. Where the fresh ones among them would overshoot together, all of their
+    steps are shortened alike, to where the loss is least along the way.
 
     Args:
         epsilon: The step: the norm of a split's direction, relative to the weights into its
             neuron, and of the weights out of a fresh neuron, relative to the mean over the
             present neurons of its group. Defaults to 0.1.
         pool: Fresh candidates per group, as a fraction of its width. Defaults to 0.5.
-        train_batches: Batches that the candidates are trained on. Defaults to 6.
+        train_batches: Batches that the candidates are trained on. Defaults to 5.
         score_batches: Batches that they are scored on. Defaults to 4.
         pools: Sequences of group names that share a budget of their own each, in proportion to
             their neurons; groups in none form the last. Defaults to one budget for all groups.
         seed: Integer seed. Defaults to one drawn from Python's random state.
 
     Raises:
+        TypeError: if an argument is of the wrong type.
         ValueError: if an argument is wrong.
 
     Example:
@@ -75,19 +86,17 @@ class Firefly(GrowthMethod):
         self,
         epsilon: float = 0.1,
         pool: float = 0.5,
-        train_batches: int = 6,
+        train_batches: int = 5,
         score_batches: int = 4,
         pools: Sequence[Sequence[str]] | None = None,
         seed: int | None = None,
     ):
         super().__init__(seed)
-        for name, value in (("epsilon", epsilon), ("pool", pool)):
-            if isinstance(value, (bool, str)) or not np.isfinite(value) or value <= 0:
-                raise ValueError(f"`{name}` must be a positive number. Received: {name}={value!r}")
-        self.epsilon, self.pool = float(epsilon), float(pool)
+        self.epsilon = check_number("epsilon", epsilon, positive=True)
+        self.pool = check_number("pool", pool, positive=True)
         self.train_batches = check_positive_int("train_batches", train_batches)
         self.score_batches = check_positive_int("score_batches", score_batches)
-        self.pools = None if pools is None else [list(names) for names in pools]
+        self.pools = None if pools is None else _check_pools(pools)
 
     def get_config(self) -> dict:
         names = ("epsilon", "pool", "train_batches", "score_batches", "pools")
@@ -97,6 +106,7 @@ class Firefly(GrowthMethod):
         self, graph: ChannelGraph, budget: Budget, rng: np.random.Generator, data=None
     ) -> list[Widening]:
         """Trains and scores the candidates, and takes the best. See `GrowthMethod.choose`."""
+        self._check_pool_names(budget)
         batches = data.batches(self.train_batches + self.score_batches, rng)
         pools = {name: max(1, round(self.pool * width)) for name, width in budget.widths.items()}
         network = CandidateNetwork(graph, pools, rng)
@@ -106,7 +116,7 @@ class Firefly(GrowthMethod):
         for ball in balls.values():
             ball.start()
         scoring = batches[-self.score_batches :]
-        progress = Progress(len(training) + len(scoring), "batch")
+        progress = Progress(len(training) + len(scoring) + 1, "batch")
         for step, batch in enumerate(training):
             progress.advance()
             gradients = network.gradients(batch)
@@ -118,7 +128,20 @@ class Firefly(GrowthMethod):
         unhelpful = {
             name: sum(c.group == name and c.score >= 0 for c in taken) for name in budget.widths
         }
-        return select(network, _by_kind(taken, budget.widths), unhelpful)
+        chosen = _by_kind(taken, budget.widths)
+        slope = sum(min(candidate.score, 0.0) for candidate in taken if candidate.fresh)
+        progress.advance()
+        _shorten(network, balls, chosen, slope, scoring[0])
+        return select(network, chosen, unhelpful)
+
+    def _check_pool_names(self, budget: Budget) -> None:
+        """Refuses pools of groups that this model can't grow."""
+        unknown = {name for names in self.pools or () for name in names} - set(budget.widths)
+        if unknown:
+            raise ValueError(
+                f"`pools` must name groups that can grow: {list(budget.widths)}. Received: "
+                f"{sorted(unknown)}"
+            )
 
     def _score(self, network, balls, batches, progress) -> list[_Candidate]:
         """Returns all candidates, best first."""
@@ -171,6 +194,24 @@ class Firefly(GrowthMethod):
         return of_pool, apportion(budget.neurons, neurons, room)
 
 
+def _check_pools(pools: Any) -> list[list[str]]:
+    """Returns pools as lists of names, or says what is wrong with them."""
+    wanted = (
+        "`pools` must be sequences of group names, such as [['stem'], ['conv1', 'conv2']]. "
+        f"Received: pools={pools!r}"
+    )
+    if isinstance(pools, str) or not isinstance(pools, Sequence):
+        raise TypeError(wanted)
+    if any(isinstance(names, str) or not isinstance(names, Sequence) for names in pools):
+        raise TypeError(wanted)
+    named = [name for names in pools for name in names]
+    if not all(isinstance(name, str) for name in named):
+        raise TypeError(wanted)
+    if len(set(named)) < len(named):
+        raise ValueError(f"`pools` must name each group once. Received: pools={pools!r}")
+    return [list(names) for names in pools]
+
+
 def _by_kind(taken: list[_Candidate], names) -> dict[str, tuple[list[int], list[int]]]:
     return {
         name: tuple(
@@ -179,6 +220,32 @@ def _by_kind(taken: list[_Candidate], names) -> dict[str, tuple[list[int], list[
         )
         for name in names
     }
+
+
+def _shorten(network, balls: dict, chosen: dict, slope: float, batch: tuple) -> None:
+    """Switches the chosen candidates on, fresh ones no further than the loss falls.
+
+    The slope of the loss along their common step is known where it begins; another one where it
+    ends, with all others switched off, tells where between them it is zero.
+
+    Args:
+        network: The candidate network.
+        balls: Group name -> its candidates, fresh ones at `_APART` of their step.
+        chosen: Group name -> numbers of the chosen splits and fresh neurons.
+        slope: Sum of the chosen fresh neurons' scores: the slope where their step begins.
+        batch: The batch to take the other one on.
+    """
+    for name, ball in balls.items():
+        splits, fresh = (np.zeros(width) for width in (ball.g.width, ball.g.pool))
+        splits[chosen[name][0]], fresh[chosen[name][1]] = 1.0, 1 / _APART
+        ball.switch(splits, fresh)
+    gradients = network.gradients(batch)
+    at_the_end = sum(ball.derivatives(gradients)[1].sum() for ball in balls.values())
+    if at_the_end <= 0:
+        return
+    length = np.clip(slope / (slope - at_the_end), _LEAST_STEP, 1.0)
+    for ball in balls.values():
+        ball.switch(np.ones(ball.g.width), np.full(ball.g.pool, length))
 
 
 class _Balls:
@@ -199,7 +266,7 @@ class _Balls:
         self._parts = [
             (g.directions, into, g.width, epsilon * into_norms, 1.0),
             (g.incoming, into, g.pool, into_norms.mean() * fresh, _INCOMING_PACE),
-            (g.outgoing, out_of, g.pool, epsilon * out_norms.mean() * fresh, 1.0),
+            (g.outgoing, out_of, g.pool, _APART * epsilon * out_norms.mean() * fresh, 1.0),
         ]
 
     def start(self) -> None:
@@ -218,6 +285,11 @@ class _Balls:
                 part[path].assign(moved)
 
     def scores(self, gradients: dict) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what each split and each fresh neuron, on alone, does to the loss."""
+        splits, fresh = self.derivatives(gradients)
+        return _OF_A_SQUARE * splits, fresh / _APART
+
+    def derivatives(self, gradients: dict) -> tuple[np.ndarray, np.ndarray]:
         """Returns dL/dy of each split and of each fresh neuron, y the factor that switches it."""
         return tuple(
             _sums(_values(part), {path: gradients[id(v)] for path, v in part.items()},
@@ -225,17 +297,28 @@ class _Balls:
             for part, axes, width, *_ in (self._parts[0], self._parts[2])
         )  # fmt: skip
 
+    def switch(self, splits: np.ndarray, fresh: np.ndarray) -> None:
+        """Multiplies the directions of splits, and the weights out of fresh neurons, by factors."""
+        for (part, axes, width, *_), factors in zip(
+            (self._parts[0], self._parts[2]), (splits, fresh), strict=True
+        ):
+            for path, variable in part.items():
+                scaled = self._scaled(variable.numpy(), axes[path], width, factors)
+                variable.assign(scaled)
+
     def _on_surface(self, arrays: dict, axes: dict, width: int, radii: np.ndarray) -> dict:
         """Scales each neuron's entries, over all arrays, to the radius of its ball."""
         norms = np.sqrt(_sums(arrays, arrays, axes, self.g.group, width))
         factors = np.divide(radii, norms, out=np.zeros(width), where=norms > 0)
-        result = {}
-        for path, array in arrays.items():
-            shape = [1] * array.ndim
-            shape[axes[path].axis] = -1
-            numbers = channel_numbers(axes[path], self.g.group, width)
-            result[path] = array * factors[numbers].reshape(shape)
-        return result
+        return {
+            path: self._scaled(array, axes[path], width, factors) for path, array in arrays.items()
+        }
+
+    def _scaled(self, array: np.ndarray, axis, width: int, factors: np.ndarray) -> np.ndarray:
+        """Multiplies the entries of each channel by a factor of its own."""
+        shape = [1] * array.ndim
+        shape[axis.axis] = -1
+        return array * factors[channel_numbers(axis, self.g.group, width)].reshape(shape)
 
 
 def _values(part: Tensors) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from keras_grow import internals
 from keras_grow.budget import Budget
-from keras_grow.checks import check_positive_int
+from keras_grow.checks import check_number, check_positive_int
 from keras_grow.conversion import copy_in_float32
 from keras_grow.graph import ChannelGraph, find_groups
 from keras_grow.methods.base import GrowthMethod, draw
@@ -37,6 +37,10 @@ _PROBE = 1e-3
 # How much of a direction stays in a step, relative to the steepest slope: what carries no gradient
 # then stays as it was drawn, and is not left to rounding.
 _INERTIA = 1e-4
+_NOT_FINITE = (
+    "The {} NaN or infinite on the training data. Check the data and the learning rate; the model "
+    "is unchanged."
+)
 
 
 class GradMax(GrowthMethod):
@@ -66,6 +70,7 @@ class GradMax(GrowthMethod):
         seed: Integer seed. Defaults to one drawn from Python's random state.
 
     Raises:
+        TypeError: if an argument is of the wrong type.
         ValueError: if an argument is out of its range.
 
     Example:
@@ -90,11 +95,9 @@ class GradMax(GrowthMethod):
         seed: int | None = None,
     ):
         super().__init__(seed)
-        if side not in _OTHER:
+        if not isinstance(side, str) or side not in _OTHER:
             raise ValueError(f"`side` must be one of {list(_OTHER)}. Received: side={side!r}")
-        if isinstance(norm, (bool, str)) or not np.isfinite(norm) or norm <= 0:
-            raise ValueError(f"`norm` must be a positive number. Received: norm={norm!r}")
-        self.side, self.norm = side, float(norm)
+        self.side, self.norm = side, check_number("norm", norm, positive=True)
         self.batches = check_positive_int("batches", batches)
         self.iterations = check_positive_int("iterations", iterations)
 
@@ -183,10 +186,7 @@ class _Fresh:
         response = self._still.rows(gradients, widenings)
         height = float(np.sum(response**2))
         if not np.isfinite(height):
-            raise ValueError(
-                "The gradient of the loss is NaN or infinite on the training data. Check the data "
-                "and the learning rate; the model is unchanged."
-            )
+            raise ValueError(_NOT_FINITE.format("gradient of the loss is"))
         if height > self._best[0]:
             self._best = (height, self._rows)
         largest = np.max(np.linalg.norm(response, axis=1)) or 1.0
@@ -263,16 +263,13 @@ class _Network:
         """
         *values, means_instead = values
         predicted, inputs = self._call(values, x)
-        with keras.StatelessScope():  # keeps from the model what a loss may update (its metrics)
-            loss = self._model.compute_loss(
-                x=x, y=y, y_pred=predicted, sample_weight=sample_weight, training=False
-            )
+        loss = self._model.task_loss(x, y, predicted, sample_weight)
         means = 0.0
         for (norm, _), value in zip(self._norms, inputs, strict=True):
             if norm.name in self._folded:
                 per_example = keras.ops.mean(value, axis=_beside(norm, value)[1:])
-                means += keras.ops.sum(per_example)
-        return loss + means_instead * (means - loss)
+                means += keras.ops.cast(keras.ops.sum(per_example), loss.dtype)
+        return loss + keras.ops.cast(means_instead, loss.dtype) * (means - loss)
 
     def _gradients(self, means_instead: bool = False) -> dict[str, np.ndarray]:
         """Returns the gradient with respect to each variable, summed over the batches."""
@@ -357,4 +354,6 @@ def _beside(norm: keras.layers.Layer, value: Any) -> list[int]:
 def _pool(pairs: list) -> dict[str, np.ndarray]:
     """Returns the mean and the variance over batches, of those of each batch."""
     means, variances = np.array(pairs).transpose(1, 0, 2)
+    if not np.all(np.isfinite(means) & np.isfinite(variances)):
+        raise ValueError(_NOT_FINITE.format("inputs of a normalisation are"))
     return {"moving_mean": means.mean(0), "moving_variance": variances.mean(0) + means.var(0)}

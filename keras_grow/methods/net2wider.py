@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_grow.budget import Budget
+from keras_grow.checks import check_number
 from keras_grow.graph import ChannelGraph
 from keras_grow.methods.base import GrowthMethod
 from keras_grow.widening import Widening
@@ -23,6 +24,7 @@ class Net2Wider(GrowthMethod):
         seed: Integer seed. Defaults to one drawn from Python's random state.
 
     Raises:
+        TypeError: if `noise` is no number.
         ValueError: if `noise` is negative or not finite.
 
     Example:
@@ -39,9 +41,7 @@ class Net2Wider(GrowthMethod):
 
     def __init__(self, noise: float = 0.1, seed: int | None = None):
         super().__init__(seed)
-        if isinstance(noise, (bool, str)) or not np.isfinite(noise) or noise < 0:
-            raise ValueError(f"`noise` must be a number of at least 0. Received: noise={noise!r}")
-        self.noise = float(noise)
+        self.noise = check_number("noise", noise)
 
     def choose(
         self, graph: ChannelGraph, budget: Budget, rng: np.random.Generator, data=None

@@ -10,15 +10,15 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_grow.budget import Budget
-from keras_grow.checks import check_positive_int
+from keras_grow.checks import check_number, check_positive_int
 from keras_grow.conversion import copy_in_float32
 from keras_grow.graph import ChannelGraph
 from keras_grow.methods.base import GrowthMethod
 from keras_grow.methods.curvature import Site, find_sites, smallest_eigenpairs
 from keras_grow.progress import Progress
+from keras_grow.tensorflow_ops import gradients_within
 from keras_grow.widening import Widening
 
 # Examples per pass: enough to keep the machine busy, few enough to bound the memory.
@@ -58,6 +58,7 @@ class Splitting(GrowthMethod):
         seed: Integer seed. Defaults to one drawn from Python's random state.
 
     Raises:
+        TypeError: if an argument isn't a number.
         ValueError: if an argument isn't positive.
 
     Example:
@@ -82,9 +83,7 @@ class Splitting(GrowthMethod):
         seed: int | None = None,
     ):
         super().__init__(seed)
-        if isinstance(step, (bool, str)) or not np.isfinite(step) or step <= 0:
-            raise ValueError(f"`step` must be a positive number. Received: step={step!r}")
-        self.step = float(step)
+        self.step = check_number("step", step, positive=True)
         self.examples = check_positive_int("examples", examples)
         self.iterations = check_positive_int("iterations", iterations)
 
@@ -254,15 +253,15 @@ def weigh(
 def _slopes(model, tapped, taps, sites: Mapping[str, Site], piece: tuple) -> tuple[dict, dict]:
     """Returns the values of all taps, and the gradient of the loss at each site."""
     x, y, sample_weight = piece
-    # The scope keeps from the model what a loss may update (its metrics).
-    with keras.StatelessScope(), tf.GradientTape() as tape:
-        predicted, values = tapped(x, training=False)
-        loss = model.compute_loss(
-            x=x, y=y, y_pred=predicted, sample_weight=sample_weight, training=False
-        )
-    values = dict(zip(taps, values, strict=True))
-    outputs = {name: values[id(site.after)] for name, site in sites.items()}
-    return values, tape.gradient(loss, outputs, unconnected_gradients="zero")
+
+    def run():
+        with keras.StatelessScope():
+            predicted, values = tapped(x, training=False)
+        loss = model.task_loss(x, y, predicted, sample_weight)
+        return loss, dict(zip(taps, values, strict=True))
+
+    values, slopes = gradients_within(run)
+    return values, {name: slopes[id(site.after)] for name, site in sites.items()}
 
 
 def _finite(name: str, pieces: list[tuple]) -> list[tuple]:

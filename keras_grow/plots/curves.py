@@ -1,0 +1,126 @@
+"""Runs, as `fit` or a recipe leaves them, made into the curves that a figure draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_grow.checks import check_positive_int
+from keras_grow.plots.figure import labelled_things
+
+X_LABELS = {"epoch": "epoch", "seconds": "training time (s)", "flops": "training cost (FLOPs)"}
+COSTS = {"seconds": "seconds", "flops": "training_flops"}  # what it is called in a history
+
+
+class Curve(NamedTuple):
+    """The seeds of one label.
+
+    Attributes:
+        x: Position of each epoch's end, `(epochs,)`.
+        columns: Name -> values, `(seeds, epochs)`; NaN where there is none.
+        growths: Number of epochs completed at each growth, in order.
+    """
+
+    x: np.ndarray
+    columns: dict[str, np.ndarray]
+    growths: np.ndarray
+
+    @property
+    def growth_x(self) -> np.ndarray:
+        """Positions of the growths."""
+        return self.x[self.growths - 1]  # epochs count from 1, indices from 0
+
+    def mean(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns positions and mean over the seeds of a column, where every seed has a value."""
+        mean = self.columns[name].mean(axis=0)
+        known = np.isfinite(mean)
+        return self.x[known], mean[known]
+
+    def at_growths(self, name: str) -> np.ndarray:
+        """Returns the mean of a column at the growths, between two values where it has none."""
+        x, mean = self.mean(name)
+        return np.interp(self.growth_x, x, mean) if x.size else np.full(self.growths.shape, np.nan)
+
+
+def curves_of(runs: Any, x: str, names: Sequence[str]) -> dict[str, Curve]:
+    """Reads runs as `growth_curve` takes them.
+
+    Args:
+        runs: See `growth_curve`.
+        x: One of `X_LABELS`.
+        names: Columns that every run must have, with or without `val_`.
+
+    Returns:
+        Label -> its curve.
+    """
+    if x not in X_LABELS:
+        raise ValueError(f"`x` must be one of {list(X_LABELS)}. Received: x={x!r}")
+    single = hasattr(runs, "history") or (isinstance(runs, Mapping) and "history" in runs)
+    labelled = labelled_things({"": runs} if single else runs, "runs")
+    return {str(label): _curve(label, seeds, x, names) for label, seeds in labelled.items()}
+
+
+def _curve(label: Any, runs: Any, x: str, names: Sequence[str]) -> Curve:
+    seeds = list(runs) if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
+    if not seeds:
+        raise ValueError(f"`runs` has no run for {label!r}.")
+    histories = [_history(label, run) for run in seeds]
+    shared = sorted(set.intersection(*(set(history) for history in histories)))
+    for name in (*names, *([COSTS[x]] if x in COSTS else [])):
+        if not {name, f"val_{name}"} & set(shared):
+            raise ValueError(f"Run {label!r} has no {name!r} in its history, but {shared}.")
+    epochs = min(history[shared[0]].size for history in histories)
+    columns = {name: np.stack([h[name][:epochs] for h in histories]) for name in shared}
+    growths = {epoch for run in seeds for epoch in _growths(run) if 0 < epoch <= epochs}
+    positions = np.arange(1.0, epochs + 1)
+    if x in COSTS:
+        positions = np.cumsum(columns[COSTS[x]], axis=1).mean(axis=0)
+    return Curve(positions, columns, np.array(sorted(growths), dtype=int))
+
+
+def _part(run: Any, *names: str) -> Any:
+    """Returns the first of these entries or attributes that a run has."""
+    for name in names:
+        value = run.get(name) if isinstance(run, Mapping) else getattr(run, name, None)
+        if value is not None:
+            return value
+    return None
+
+
+def _history(label: Any, run: Any) -> dict[str, np.ndarray]:
+    history = _part(run, "history")
+    if not isinstance(history, Mapping) or not history:
+        raise ValueError(f"Run {label!r} must have a non-empty 'history'. Received: {run!r:.200}")
+    epochs = max(len(values) for values in history.values())
+    every = (_part(run, "configuration") or {}).get("test_every", 1)
+    check_positive_int("test_every", every)
+    columns = {name: _column(label, name, v, epochs, every) for name, v in history.items()}
+    size = _part(run, "parameters")  # which a recipe records for a network that does not grow, too
+    if size is not None and not _growths(run):
+        columns.setdefault("params", np.full(epochs, float(size)))
+    return columns
+
+
+def _column(label: Any, name: str, values: Sequence, epochs: int, test_every: int) -> np.ndarray:
+    """Returns one value an epoch; NaN in epochs without validation (`validation_freq`)."""
+    column = np.full(epochs, np.nan)
+    at = slice(test_every - 1, None, test_every) if name.startswith("val_") else slice(None)
+    if not len(values) == len(column[at]) > 0:
+        raise ValueError(
+            f"Run {label!r}: a column must have one value an epoch. Received: {len(values)} values "
+            f"of {name!r} in {epochs} epochs. (Where validation was less frequent, the run needs "
+            "the epochs between as configuration={'test_every': n}.)"
+        )
+    column[at] = np.asarray(values, dtype=float)
+    return column
+
+
+def _growths(run: Any) -> list[int]:
+    """Completed epochs at each growth; growths by hand outside `fit` have none."""
+    events = _part(run, "growth", "events")
+    if events is None:
+        events = getattr(getattr(run, "model", None), "growth_history", [])
+    epochs = [e["epoch"] if isinstance(e, Mapping) else e.epoch for e in events]
+    return [epoch for epoch in epochs if epoch is not None]

@@ -1,0 +1,298 @@
+"""Searches lambda, N and the penalty's weight, judged by images held out from the training split.
+
+    python recipes/tune_lambda.py --train-examples 10000 --epochs 30 --every 6     # Hyperband
+    python recipes/tune_lambda.py --tuner bayesian --trials 30 --seeds 3
+    python recipes/tune_lambda.py --scan lambda=0,0.001,0.01,0.1,1 --seeds 3
+    python recipes/tune_lambda.py --scan epochs=1,2,5,10,20,30 --weight-sum 0.1 --seeds 3
+
+A hyperparameter is a range (1e-4:1), a list (0,0.1,1) or a value (0.01). `--scan` tries a list of
+values of one hyperparameter, or every combination of several; the others are then fixed. Network,
+data, schedule and training are those of cifar.py, whose other options work here as well.
+
+Each setting trains `--seeds` times, from the same seeds for all settings (the order of the images
+differs), and is judged by the mean accuracy after the last epoch: to take the best epoch of each
+would be to choose it by the images that judge it. The test split is not looked at. Hyperband
+compares settings after fewer epochs than `--epochs`; the learning rate is that of the whole run
+all the same.
+
+A search that was stopped goes on with the same command and --out. Several processes share one, as
+KerasTuner has it: the same command with KERASTUNER_TUNER_ID=chief, then worker-0, worker-1, ...,
+each with KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT of the chief.
+
+Writes into --out: trials.json, a figure accuracy_against_<hyperparameter>.png for each number that
+was searched, TensorBoard's files with the hyperparameters (tensorboard/), KerasTuner's (search/).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from quiet import quietly
+
+with quietly():
+    import cifar
+    import common
+    import data
+    import keras
+    import trials
+
+    import keras_grow
+    from keras_grow import tuning
+
+TRIALS = 20
+TUNERS = {
+    "hyperband": tuning.Hyperband,
+    "bayesian": tuning.BayesianOptimization,
+    "random": tuning.RandomSearch,
+    "grid": tuning.GridSearch,
+}
+# What `--scan` calls a hyperparameter.
+SCANS = {"lambda": "weight_sum", "epochs": "penalty_epochs"}
+SCANS |= {name: name for name in ("weight", "rate", "method")}
+HELD_OUT = 5000
+# None changes what a trial is: a search that goes on may have them otherwise. (`penalty_weight` is
+# what cifar.py calls `weight`.)
+MAY_CHANGE = ("out", "data_dir", "trials", "penalty_weight")
+
+
+class LastEpochHyperModel(tuning.GrowthHyperModel):
+    """Has a trial judged by its last epoch."""
+
+    def fit(self, *args, **kwargs) -> dict[str, float]:
+        """Trains a model, and returns what its last epoch logged."""
+        history = super().fit(*args, **kwargs).history
+        return {name: values[-1] for name, values in history.items()}
+
+
+def main(argv: list[str] | None = None) -> dict | None:
+    """Runs the recipe, and returns what it writes into trials.json (a worker: nothing)."""
+    args, training = parse(argv)
+    asked = claim(args, training)
+    keras.utils.set_random_seed(training.seed)
+    images = data.load(
+        training.dataset,
+        training.batch_size,
+        training.data_dir,
+        training.train_examples,
+        training.validation_examples,
+        training.seed,
+    )
+    board = keras.callbacks.TensorBoard(str(args.out / "tensorboard"), write_graph=False)
+    with common.dtype_policy(training.mixed_precision):
+        tuner = make_tuner(args, training, images)
+        tuner.search(
+            images.train,
+            validation_data=images.validation,
+            epochs=training.epochs,
+            shuffle=False,  # the pipeline does it
+            callbacks=[board],
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    if is_worker():
+        return None  # the chief reports
+    found = trials.describe_all(tuner, asked)
+    with common.replacing(args.out / "trials.json") as partial:
+        partial.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+    for name, figure in trials.figures(found["trials"]).items():
+        figure.savefig(args.out / f"accuracy_against_{name}.png", dpi=150)
+    print(f"\n{trials.table(found['trials'])}\n\ntrials.json and figures are in {args.out}")
+    return found
+
+
+def is_worker() -> bool:
+    """Whether this process runs trials for a chief."""
+    name = os.environ.get("KERASTUNER_TUNER_ID", "")
+    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in name
+
+
+def claim(args: argparse.Namespace, training: argparse.Namespace) -> dict:
+    """Makes `--out` the folder of this search, or checks that it is. Returns what was asked for."""
+    spaces = {name: as_text(getattr(args, name)) for name in trials.NAMES}
+    asked = cifar.configuration(training) | {"tuner": args.tuner, "seeds": args.seeds} | spaces
+    asked = {name: value for name, value in asked.items() if name not in MAY_CHANGE}
+    path = args.out / "configuration.json"
+    if path.exists():
+        _check_same(path, asked)
+    elif any((args.out / name).exists() for name in ("search", "trials.json", "results.json")):
+        raise ValueError(f"--out {args.out} holds something else than a search: name another")
+    else:
+        with common.replacing(path) as partial:
+            partial.write_text(json.dumps(asked, indent=1) + "\n")
+    if not is_worker():  # the chief may be writing just now
+        for each in sorted((args.out / "search").rglob("*.json")):
+            read_json(each)
+    return asked
+
+
+def _check_same(path: Path, asked: dict) -> None:
+    before = read_json(path)
+    if not isinstance(before, dict):
+        raise ValueError(f"{path} is not the configuration of a search: name another --out")
+    other = [
+        f"{name} was {before.get(name)}, now {asked.get(name)}"
+        for name in sorted({*before, *asked})
+        if before.get(name) != asked.get(name)
+    ]
+    if other:
+        raise ValueError(
+            f"--out {path.parent} holds a search with other arguments ({'; '.join(other)}). Give "
+            "the same ones to go on, or name another --out"
+        )
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of an earlier start of the search."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not even text
+        raise ValueError(
+            f"{path} is damaged or only half written: {error}. The search can't go on from it: "
+            "bring back a copy of --out, or name another"
+        ) from error
+
+
+def make_tuner(args, training, images: data.Data) -> tuning.GrowthTuner:
+    """Returns the tuner, with the trials that are in `--out` already."""
+    given = {"max_trials": args.trials, "seed": training.seed + 1}  # KerasTuner takes 0 for `None`
+    if args.tuner == "hyperband":
+        given = {"max_epochs": training.epochs, "seed": training.seed + 1}
+    elif args.tuner == "grid":
+        given = {"max_trials": args.trials}
+    return TUNERS[args.tuner](
+        hypermodel(args, training, lambda: cifar.build_model(training, images)),
+        trials.OBJECTIVE,
+        executions_per_trial=args.seeds,
+        directory=str(args.out),
+        project_name="search",
+        **given,
+    )
+
+
+def hypermodel(args, training, build: Callable) -> LastEpochHyperModel:
+    """Returns the hypermodel; raises a `ValueError` where a hyperparameter is wrong."""
+    spaces = {name: getattr(args, name) for name in trials.NAMES}
+    return LastEpochHyperModel(build, **spaces, every=training.every, seed=training.seed)
+
+
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.Namespace]:
+    """Reads the command line: what to search, and how to train (the options of cifar.py)."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n\n")[0],
+        epilog="Every other option is one of cifar.py: see its --help. Of the training images, "
+        f"--validation-examples ({HELD_OUT} by default) are held out.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,  # they would take what is meant for cifar.py
+    )
+    _add_search(parser)
+    _add_hyperparameters(parser)
+    args, rest = parser.parse_known_args(argv)
+    args.out = args.out or common.default_out("tune_lambda")
+    defaults = ["--validation-examples", str(HELD_OUT)]
+    training = cifar.parse([*defaults, *rest, "--out", str(args.out)])
+    try:
+        _settle(args, training)
+        hypermodel(args, training, build=lambda: None)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+    return args, training
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--tuner", choices=list(TUNERS), help="default hyperband, or grid with --scan")
+    add("--trials", type=common.positive_int, help=f"the most; {TRIALS}, or for grid all of them")
+    add("--seeds", type=common.positive_int, default=1, help="trainings of each setting")
+    add("--scan", type=scan, action="append", default=[], help="NAME=V,V,...: " + ", ".join(SCANS))
+    add("--out", type=Path, help="folder for the results, if not runs/tune_lambda-<time>")
+
+
+def _add_hyperparameters(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--weight-sum", type=space(float), help="lambda, of Eq. 4; default 1e-4:1")
+    add("--penalty-weight", dest="weight", type=space(float), help="of Eq. 2; default 0.01:1")
+    add("--penalty-epochs", type=space(int), help="N; default 1 to --every, 30 at most")
+    add("--method", type=space(str), default="firefly", help="how to choose new neurons")
+    add("--rate", type=space(float), default=0.35, help="new neurons per old one")
+
+
+def _settle(args: argparse.Namespace, training: argparse.Namespace) -> None:
+    """Fills in what was not given, and refuses what does not go together."""
+    if not training.validation_examples:
+        raise ValueError("--validation-examples must leave images to judge by")
+    if training.static or not training.penalty or training.test_every > 1:
+        raise ValueError("--static, --no-penalty and --test-every don't go with a search")
+    if training.every >= training.epochs:
+        raise ValueError(
+            f"--every {training.every} leaves no growth within {training.epochs} epochs"
+        )
+    if args.scan and args.tuner not in (None, "grid"):
+        raise ValueError(f"--scan is a grid: leave out --tuner {args.tuner}")
+    args.tuner = args.tuner or ("grid" if args.scan else "hyperband")
+    if args.tuner == "hyperband" and args.trials:
+        raise ValueError("--trials follow from --epochs with hyperband")
+    if args.tuner in ("bayesian", "random"):
+        args.trials = args.trials or TRIALS
+    for name, values in args.scan:
+        setattr(args, name, values)
+    most = min(training.every, 30)
+    penalty = keras_grow.SimilarityPenalty()
+    fixed = (penalty.weight_sum, penalty.weight, min(penalty.epochs, most))
+    ranges = ((1e-4, 1.0), (0.01, 1.0), (1, most) if most > 1 else 1)
+    for name, default in zip(
+        ("weight_sum", "weight", "penalty_epochs"),
+        fixed if args.tuner == "grid" else ranges,
+        strict=True,
+    ):
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+    if not any(isinstance(getattr(args, name), tuple | list) for name in trials.NAMES):
+        raise ValueError("there is nothing to search: give one a range (LOW:HIGH) or a list (A,B)")
+
+
+def space(kind: type) -> Callable[[str], Any]:
+    """Returns an argparse type: a value, a range (low:high) or a list (a,b,c)."""
+
+    def read(text: str) -> Any:
+        try:
+            if ":" in text:
+                return tuple(kind(part) for part in text.split(":"))
+            values = [kind(part) for part in text.split(",")]
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(
+                f"must be a value, LOW:HIGH or A,B,C of type {kind.__name__}. Received: {text!r}"
+            ) from error
+        return values if len(values) > 1 else values[0]
+
+    return read
+
+
+def scan(text: str) -> tuple[str, list]:
+    """Argparse type: NAME=V,V,... Returns the hyperparameter's name and its values."""
+    name, _, values = text.partition("=")
+    if name not in SCANS or "," not in values:
+        raise argparse.ArgumentTypeError(
+            f"must be NAME=V,V,... with a name of {', '.join(SCANS)}. Received: {text!r}"
+        )
+    return SCANS[name], space(trials.NAMES[SCANS[name]].kind)(values)
+
+
+def as_text(given: Any) -> str:
+    """Returns a hyperparameter as it is given on the command line."""
+    if isinstance(given, tuple | list):
+        return (":" if isinstance(given, tuple) else ",").join(map(str, given))
+    return str(given)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (data.DataError, OSError, ValueError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("stopped: the same command with the same --out goes on")

@@ -1,0 +1,99 @@
+"""The same seed gives the same run, whatever else draws random numbers."""
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import dense_cnn, plain_cnn
+
+from keras_grow import GrowableModel, GrowthCallback, SimilarityPenalty
+from keras_grow.methods import Firefly, GradMax, Net2Wider, Random, Splitting
+
+X = np.random.default_rng(0).normal(size=(16, 6, 6, 2)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(16, 3)).astype("float32")
+METHODS = {
+    "random": Random,
+    "net2wider": Net2Wider,
+    "splitting": lambda seed=None: Splitting(examples=8, iterations=2, seed=seed),
+    "firefly": lambda seed=None: Firefly(train_batches=1, score_batches=1, seed=seed),
+    "gradmax": lambda seed=None: GradMax(batches=1, iterations=1, seed=seed),
+}
+
+
+def compiled(model):
+    """Compiled to run eagerly: tracing a step takes longer than all the steps of a test."""
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse", run_eagerly=True)
+    return model
+
+
+def draw_elsewhere(seed):
+    """Uses every global source of random numbers."""
+    keras.utils.set_random_seed(seed)
+    random.random(), np.random.normal(size=seed)
+    keras.random.uniform((seed,)), tf.random.normal((seed,))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_growth_depends_on_its_seed_and_on_nothing_else(name):
+    model = compiled(dense_cnn())
+    config, weights, grown = model.get_config(), model.get_weights(), []
+    for elsewhere, seed in ((5, 1), (6, 1), (5, 2)):
+        twin = compiled(GrowableModel.from_config(config))
+        twin.set_weights(weights)
+        for growth in range(2):
+            draw_elsewhere(elsewhere + growth)
+            before = random.getstate(), np.random.get_state()[1].tolist()
+            twin.grow(0.4, METHODS[name](seed=seed), data=(X, Y))
+            assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+        grown.append(twin.get_weights())
+    same, other = zip(*grown[:2], strict=True), zip(grown[0], grown[2], strict=True)
+    assert all(np.array_equal(a, b) for a, b in same)
+    assert not all(a.shape == b.shape and np.array_equal(a, b) for a, b in other)
+
+
+def run(name, seed=7):
+    """A whole training run, with everything that is random in it."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = compiled(plain_cnn(dropout=0.2))
+    penalty = SimilarityPenalty(epochs=1)
+    callback = GrowthCallback(0.3, every=1, method=METHODS[name](), penalty=penalty, verbose=0)
+    model.fit(X, Y, batch_size=8, epochs=3, callbacks=[callback], verbose=0)
+    return [v.numpy() for v in model.variables + model.optimizer.variables]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_same_seed_gives_the_same_run(name):
+    first, second = run(name), run(name)
+    assert all(map(np.array_equal, first, second))
+    other = run(name, seed=8)
+    assert any(a.shape != b.shape or np.any(a != b) for a, b in zip(first, other, strict=True))
+
+
+def digests():
+    return [
+        hashlib.sha256(b"".join(value.tobytes() for value in run(name))).hexdigest()
+        for name in METHODS
+    ]
+
+
+def test_another_process_gives_the_same_run():
+    """One that orders its sets of names in another way, too."""
+    code = "import test_determinism; print(*test_determinism.digests())"
+    environment = {**os.environ, "PYTHONHASHSEED": "12345"}
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert output.splitlines()[-1].split() == digests()

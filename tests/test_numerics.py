@@ -1,0 +1,239 @@
+"""Growing in every precision and with every option of an optimizer, against something independent.
+
+What `test_optimizers.py` (slots), `test_callbacks.py` (ways to run a step) and `test_model.py`
+(mixed precision by hand) check is not repeated.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import batch, mlp, plain_cnn
+
+from keras_grow import GrowableModel, GrowthCallback, SimilarityPenalty, internals
+from keras_grow.layers import GrowableDense
+from keras_grow.methods import Firefly, GradMax, Net2Wider, Random, Splitting
+
+X = np.random.default_rng(0).normal(size=(16, 6, 6, 2)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(16, 3)).astype("float32")
+
+
+def fit(policy="float32", method=None, **options):
+    """A run of two epochs with a growth in between, from the same weights in every precision."""
+    keras.utils.set_random_seed(3)
+    start = plain_cnn(dropout=0).get_weights()
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_floatx("float64" if policy == "float64" else "float32")
+    try:
+        model = plain_cnn(dropout=0)
+        model.set_weights(start)
+        model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse", **options)
+        callback = GrowthCallback(
+            0.4, every=1, method=method or Net2Wider(seed=1), penalty=SimilarityPenalty(), verbose=0
+        )
+        history = model.fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0,
+                            callbacks=[callback]).history  # fmt: skip
+    finally:
+        keras.config.set_dtype_policy("float32")
+        keras.config.set_floatx("float32")
+    return model, history
+
+
+WAYS = {
+    "mixed_float16": ({"policy": "mixed_float16", "run_eagerly": True}, 0.02),
+    "mixed_bfloat16": ({"policy": "mixed_bfloat16", "run_eagerly": True}, 0.05),
+    "float64": ({"policy": "float64", "run_eagerly": True}, 1e-3),
+    "xla": ({"jit_compile": True}, 1e-3),
+    "graph": ({"jit_compile": False}, 1e-3),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_compute_trains_as_float32_does(way):
+    expected, losses = fit(run_eagerly=True)
+    options, tolerance = WAYS[way]
+    model, history = fit(**options)
+    assert model.widths == expected.widths == model.growth_history[0].widths_after
+    for name in ("loss", "similarity"):
+        np.testing.assert_allclose(history[name], losses[name], rtol=tolerance)
+    dtype = "float64" if way == "float64" else "float32"
+    assert {v.dtype for v in model.trainable_variables} == {dtype}
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled is (way == "mixed_float16")
+    parts = list(internals.optimizers_of(model.optimizer))
+    assert int(parts[-1].iterations) == 4
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Splitting(examples=8, iterations=2, seed=1),
+        Firefly(train_batches=1, score_batches=1, seed=1),
+        GradMax(batches=1, iterations=1, seed=1),
+    ],
+    ids=lambda method: method.name,
+)
+def test_float64_chooses_as_float32_does(method):
+    expected, _ = fit(method=method, run_eagerly=True)
+    model, history = fit("float64", method=method, run_eagerly=True)
+    assert model.widths == expected.widths and np.all(np.isfinite(history["loss"]))
+
+
+def compiled(optimizer, model=None, **options):
+    model = mlp() if model is None else model
+    model.compile(optimizer, "mse", run_eagerly=True, **options)
+    return model
+
+
+def values(variables):
+    return [v.numpy() for v in variables]
+
+
+def test_growing_in_the_middle_of_an_accumulation():
+    """Two steps make an update: growing between them equals growing before them."""
+    ends = []
+    for grow_first in (True, False):
+        keras.utils.set_random_seed(5)
+        model = compiled(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+        model.optimizer.build(model.trainable_variables)
+        x, y = batch(model, 8), np.ones((8, 2), "float32")
+        for step in range(2):
+            if step == (0 if grow_first else 1):
+                model.grow(0.6, Net2Wider(noise=0, seed=1))
+            model.train_on_batch(x[4 * step : 4 * step + 4], y[:4])
+        ends.append(values(model.trainable_variables))
+    for first, second in zip(*ends, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_averages_go_on_for_old_and_new_neurons():
+    momentum = 0.9
+    model = compiled(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=momentum))
+    x, y = batch(model), np.ones((8, 2), "float32")
+    model.train_on_batch(x, y)
+    averages = internals.slots_of(model.optimizer)["_model_variables_moving_average"]
+    old = values(averages)
+    model.grow(0.6, Random(seed=1))
+    for average, before in zip(averages, old, strict=True):
+        kept = tuple(slice(size) for size in before.shape)
+        np.testing.assert_array_equal(average.numpy()[kept], before)
+    for _ in range(2):
+        before = values(averages)
+        model.train_on_batch(x, y)
+        for average, was, variable in zip(averages, before, model.trainable_variables, strict=True):
+            expected = momentum * was + (1 - momentum) * variable.numpy()
+            np.testing.assert_allclose(average.numpy(), expected, atol=1e-6)
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    for average, variable in zip(averages, model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(average.numpy(), variable.numpy())
+
+
+@pytest.mark.parametrize("option", ["clipnorm", "global_clipnorm"])
+def test_the_step_after_a_growth_is_clipped(option):
+    model = compiled(keras.optimizers.SGD(1.0, **{option: 0.01}))
+    x, y = batch(model), 100 * np.ones((8, 2), "float32")
+    model.train_on_batch(x, y)
+    model.grow(0.6, Net2Wider(seed=1))
+    before = values(model.trainable_variables)
+    model.train_on_batch(x, y)
+    after = values(model.trainable_variables)
+    norms = [np.linalg.norm(a - b) for a, b in zip(after, before, strict=True)]
+    if option == "global_clipnorm":
+        norms = [np.linalg.norm(norms)]
+    np.testing.assert_allclose(norms, 0.01, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [keras.optimizers.SGD, keras.optimizers.AdamW])
+def test_weights_decay_after_a_growth_the_new_ones_too(kind):
+    """Where the gradient is zero, the decay is all that moves a weight."""
+    model = compiled(kind(0.1, weight_decay=0.5))
+    x, y = batch(model), np.ones((8, 2), "float32")
+    nothing = np.zeros(8)
+    model.train_on_batch(x, y, sample_weight=nothing)
+    model.grow(0.6, Net2Wider(seed=1))
+    before = values(model.trainable_variables)
+    model.train_on_batch(x, y, sample_weight=nothing)
+    for variable, was in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_allclose(variable.numpy(), was * (1 - 0.1 * 0.5), atol=1e-6)
+
+
+def test_a_regularizer_sees_the_widened_kernel_and_adds_to_the_penalty():
+    model = mlp(kernel_regularizer=keras.regularizers.L2(0.3))
+    compiled(keras.optimizers.SGD(0.0), model)
+    x, y = batch(model), np.ones((8, 2), "float32")
+
+    def expected():
+        error = np.mean(np.square(model(x).numpy() - y))
+        kernels = [model.get_layer(f"hidden{i}").kernel.numpy() for i in (0, 1)]
+        return error + 0.3 * sum(np.sum(k**2) for k in kernels)
+
+    def loss():
+        model.reset_metrics()
+        return model.train_on_batch(x, y)
+
+    before = expected()
+    assert loss() == pytest.approx(before, rel=1e-5)
+    model.grow(0.6, Net2Wider(seed=1))
+    assert expected() != pytest.approx(before, rel=1e-2)
+    assert loss() == pytest.approx(expected(), rel=1e-5)
+    model.arm(SimilarityPenalty(weight=2.0, weight_sum=0.0))
+    assert loss() == pytest.approx(expected() + 2 * model.similarity, rel=1e-5)
+
+
+def test_a_regularized_model_is_scored_and_grows_within_fit():
+    model = mlp(kernel_regularizer=keras.regularizers.L2(0.1))
+    compiled(keras.optimizers.SGD(0.05), model)
+    x, y = batch(model), np.ones((8, 2), "float32")
+    for method in (Firefly(train_batches=1, score_batches=1), Splitting(examples=8), GradMax()):
+        callback = GrowthCallback(0.4, every=1, method=method, verbose=0)
+        model.fit(x, y, epochs=2, callbacks=[callback], verbose=0)
+    assert len(model.growth_history) == 3
+
+
+@pytest.mark.parametrize("method", [Firefly(seed=1), Splitting(seed=1), GradMax(seed=1)], ids=str)
+def test_what_is_scored_is_the_task(method):
+    """Regularizers, of weights and of activities, don't change what is chosen."""
+    ends = []
+    for strength in (0.0, 5.0):
+        keras.utils.set_random_seed(6)
+        penalty = keras.regularizers.L2(strength)
+        model = mlp(kernel_regularizer=penalty, activity_regularizer=penalty)
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        x, y = batch(model), np.ones((8, 2), "float32")
+        model.fit(x, y, verbose=0)  # the losses of activities are now tensors of its graph
+        model.grow(0.6, method, data=(x, y))
+        ends.append(values(model.trainable_variables))
+    for first, second in zip(*ends, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def frozen_in_the_middle():
+    inputs = keras.Input((5,))
+    x = GrowableDense(4, activation="tanh", name="first")(inputs)
+    x = GrowableDense(4, activation="tanh", name="frozen", trainable=False)(x)
+    x = GrowableDense(4, activation="tanh", name="last")(x)
+    return GrowableModel(inputs, keras.layers.Dense(2, name="head")(x))
+
+
+@pytest.mark.parametrize("method", ["random", "net2wider", "splitting", "firefly", "gradmax"])
+def test_frozen_layers_stay_as_they_are(method):
+    model = compiled(keras.optimizers.Adam(0.05, weight_decay=0.1), frozen_in_the_middle())
+    x, y = batch(model), np.ones((8, 2), "float32")
+    before = values(model.get_layer("frozen").variables)
+    callback = GrowthCallback(0.5, every=1, method=method, verbose=0)
+    model.fit(x, y, epochs=3, callbacks=[callback], verbose=0)
+    assert model.widths == {"last": 9}
+    assert model.get_layer("first").units == 4
+    for a, b in zip(before, values(model.get_layer("frozen").variables), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_layer_that_is_set_free_grows():
+    model = compiled("sgd", frozen_in_the_middle())
+    model.grow(0.5, "net2wider")
+    model.get_layer("frozen").trainable = True
+    compiled("sgd", model)
+    assert set(model.widths) == {"first", "frozen", "last"}
+    assert set(model.grow(0.5, "net2wider").widths_after) == {"first", "frozen", "last"}
+    model.train_on_batch(batch(model), np.ones((8, 2), "float32"))
+    assert tf.math.is_finite(model.evaluate(batch(model), np.ones((8, 2)), verbose=0))

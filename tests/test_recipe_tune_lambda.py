@@ -1,0 +1,262 @@
+import contextlib
+import gc
+import io
+import json
+import statistics
+
+import keras
+import keras_tuner
+import pytest
+from small_cifar import recipe, write_tfds
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+import keras_grow
+from keras_grow import tuning
+from keras_grow.layers import GrowableBatchNormalization, GrowableConv2D
+
+cifar, tune_lambda, trials = recipe("cifar"), recipe("tune_lambda"), recipe("trials")
+
+# KerasTuner 1.4.8 calls what Python has renamed.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
+]
+
+SMALL = "--model small --width 4 --epochs 2 --every 1 --batch-size 64 --method net2wider".split()
+SPLIT = "--train-examples 100 --validation-examples 60".split()
+SCAN = ["--scan", "lambda=0,0.1", "--seeds", "2"]
+
+
+def small_network(width, classes, input_shape, widths):
+    """A network that trains in a second, where the recipe's own take many."""
+    inputs = keras.Input(input_shape)
+    x = GrowableConv2D(width, 8, strides=8, use_bias=False, name="conv1")(inputs)
+    x = keras.layers.ReLU()(GrowableBatchNormalization(name="bn1")(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras_grow.GrowableModel(inputs, keras.layers.Dense(classes, name="head")(x))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cifar.MODELS, "small", (small_network, 4))
+        patch.setattr(gc, "collect", lambda *args: 0)  # KerasTuner does, and it takes a second
+        yield write_tfds(tmp_path_factory.mktemp("cifar10"), "cifar10", 200, 50, patch)
+
+
+@pytest.fixture(scope="module")
+def printed():
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def scanned(data_dir, tmp_path_factory, printed):
+    """Folder and results of a scan that was stopped after its first trial, and taken up again."""
+    out = tmp_path_factory.mktemp("runs") / "scan"
+    first = run(data_dir, out, *SCAN, "--trials", "1")
+    with contextlib.redirect_stdout(printed):
+        return out, first, run(data_dir, out, *SCAN)
+
+
+def run(data_dir, out, *extra):
+    places = ["--data-dir", str(data_dir), "--out", str(out)]
+    return tune_lambda.main([*SMALL, *SPLIT, *places, *extra])
+
+
+def test_scan_is_taken_up_again(scanned):
+    out, first, found = scanned
+    assert [trial["hyperparameters"] for trial in first["trials"]] == [{"weight_sum": 0.0}]
+    by_id = {trial["id"]: trial for trial in found["trials"]}
+    assert len(by_id) == 2
+    assert by_id["0"] == first["trials"][0]  # its seconds, too: it was not trained again
+    assert {t["hyperparameters"]["weight_sum"] for t in found["trials"]} == {0.0, 0.1}
+    assert json.loads((out / "trials.json").read_text()) == found
+
+
+def test_what_a_trial_says(scanned):
+    out, _, found = scanned
+    for trial in found["trials"]:
+        assert (trial["status"], trial["epochs"], trial["error"]) == ("COMPLETED", 2, None)
+        kept = json.loads((out / "search" / f"trial_{trial['id']}" / "executions.json").read_text())
+        assert trial["accuracies"] == [each["history"]["val_accuracy"][-1] for each in kept]
+        assert trial["mean"] == pytest.approx(statistics.mean(trial["accuracies"]))
+        assert trial["deviation"] == pytest.approx(statistics.stdev(trial["accuracies"]))
+        of_60_images = [60 * accuracy for accuracy in trial["accuracies"]]
+        assert of_60_images == pytest.approx([round(right) for right in of_60_images], abs=1e-4)
+        assert [len(each["growth"]) for each in kept] == [1, 1]
+        assert trial["params"] == [each["growth"][0]["parameters_after"] for each in kept]
+    means = [trial["mean"] for trial in found["trials"]]
+    assert means == sorted(means, reverse=True)
+    assert found["configuration"]["weight_sum"] == "0.0,0.1"
+    assert found["configuration"]["weight"] == "1.0"
+
+
+def test_the_table_and_the_files(scanned, printed):
+    out, _, found = scanned
+    best = found["trials"][0]
+    lines = printed.getvalue().splitlines()
+    header = next(i for i, line in enumerate(lines) if "weight_sum  epochs" in line)
+    accuracy = f"{100 * best['mean']:.2f} +- {100 * best['deviation']:.2f} (2)"
+    assert accuracy in lines[header + 1]
+    names = ["accuracy_against_weight_sum.png", "configuration.json", "search", "tensorboard"]
+    assert sorted(path.name for path in out.iterdir()) == [*names, "trials.json"]
+    assert (out / names[0]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_has_the_hyperparameters(scanned):
+    out, _, _ = scanned
+    files = (out / "tensorboard").rglob("events.out.tfevents.*")
+    values = [
+        value
+        for file in files
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+    ]
+    plugins = [value.metadata.plugin_data for value in values]
+    assert any(b"weight_sum" in p.content for p in plugins if p.plugin_name == "hparams")
+    assert {"epoch_params", "epoch_accuracy"} <= {value.tag for value in values}
+
+
+def test_hyperband_and_mixed_precision(data_dir, tmp_path):
+    found = run(data_dir, tmp_path, "--epochs", "3", "--mixed-precision", "--penalty-weight", "0.1")
+    assert sorted(trial["epochs"] for trial in found["trials"]) == [1, 1, 1, 3, 3, 3]
+    for trial in found["trials"]:
+        assert list(trial["hyperparameters"]) == ["weight_sum"]  # --every 1 leaves one N
+        assert 1e-4 <= trial["hyperparameters"]["weight_sum"] <= 1
+    model = keras.models.load_model(
+        tmp_path / "search" / "trial_0000" / "best.keras", compile=False
+    )
+    assert model.get_layer("conv1").compute_dtype == "float16"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scan", "lambda=0.1"], "must be NAME=V,V,... with a name of lambda, epochs, weight"),
+        (["--scan", "width=1,2"], "must be NAME=V,V,... with a name of"),
+        (["--scan", "epochs=1.5,2"], "must be a value, LOW:HIGH or A,B,C of type int"),
+        (["--scan", "epochs=0,2"], "`epochs` must be a positive integer"),
+        (["--weight-sum", "0:1"], "`weight_sum` must be a range above 0"),
+        (["--weight-sum", "1:0.1"], "`weight_sum` must be a range (lowest, highest)"),
+        (["--penalty-weight", "much"], "argument --penalty-weight: must be a value, LOW:HIGH or"),
+        (["--method", "magic,random"], "Unknown growth method"),
+        (["--rate", "0"], "`rate` must be a positive number"),
+        (["--validation-examples", "0"], "--validation-examples must leave images to judge by"),
+        (["--static", "--width", "4"], "--static, --no-penalty and --test-every don't go"),
+        (["--epochs", "5"], "--every 50 leaves no growth within 5 epochs"),
+        (["--tuner", "random", "--scan", "lambda=0,1"], "--scan is a grid"),
+        (["--trials", "3"], "--trials follow from --epochs with hyperband"),
+        (
+            "--weight-sum 0.1 --penalty-weight 1 --penalty-epochs 3".split(),
+            "there is nothing to search: give one a range",
+        ),
+        (["--seeds", "0"], "argument --seeds: must be a positive integer"),
+        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+    ],
+)
+def test_bad_arguments(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        tune_lambda.main(["--out", str(tmp_path / "out"), *arguments])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_searched_by_default():
+    args, training = tune_lambda.parse(["--every", "20"])
+    assert (args.tuner, args.weight_sum, args.weight) == ("hyperband", (1e-4, 1.0), (0.01, 1.0))
+    assert (args.penalty_epochs, args.method, args.rate) == ((1, 20), "firefly", 0.35)
+    assert (training.epochs, training.validation_examples) == (250, 5000)
+    args, _ = tune_lambda.parse(["--tuner", "random", "--method", "random,firefly"])
+    assert (args.penalty_epochs, args.trials, args.method) == ((1, 30), 20, ["random", "firefly"])
+
+
+def test_another_configuration_is_refused(scanned, data_dir):
+    out, _, _ = scanned
+    before = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
+    with pytest.raises(
+        ValueError, match=r"seeds was 2, now 1; weight_sum was 0\.0,0\.1, now 0\.0,"
+    ):
+        run(data_dir, out, "--scan", "lambda=0,0.5")
+    assert sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*")) == before
+
+
+@pytest.mark.parametrize("file", ["configuration.json", "search/oracle.json"])
+def test_damaged_files_are_named(scanned, data_dir, file):
+    out, _, _ = scanned
+    whole = (out / file).read_text()
+    (out / file).write_text(whole[: len(whole) // 2])
+    try:
+        with pytest.raises(ValueError, match=f"{file} is damaged or only half written"):
+            run(data_dir, out, *SCAN)
+        assert (out / file).read_text() == whole[: len(whole) // 2]
+    finally:
+        (out / file).write_text(whole)
+
+
+def test_a_folder_of_something_else_is_refused(data_dir, tmp_path):
+    (tmp_path / "trials.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds something else than a search"):
+        run(data_dir, tmp_path, *SCAN)
+    (tmp_path / "configuration.json").write_text("[]")
+    with pytest.raises(ValueError, match="is not the configuration of a search"):
+        run(data_dir, tmp_path, *SCAN)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def trial(accuracies, epochs=2, **values):
+    return {"hyperparameters": values, "accuracies": accuracies, "mean": 0.5, "epochs": epochs}
+
+
+def test_series_of_a_scan_and_of_a_search():
+    grid = [trial([w / 2 + n / 8], weight=w, penalty_epochs=n) for w in (0, 1) for n in (1, 5)]
+    assert trials.series(grid, "weight") == (
+        {
+            "penalty_epochs 1": {0: [0.125], 1: [0.625]},
+            "penalty_epochs 5": {0: [0.625], 1: [1.125]},
+        },
+        True,
+    )
+    found = [trial([w / 10], weight=w, weight_sum=w / 7) for w in (1, 2, 3)]
+    assert trials.series(found, "weight") == (
+        {"all trials": {1: [0.1], 2: [0.2], 3: [0.3]}},
+        False,
+    )
+
+
+def test_figures_are_of_the_trials_trained_longest():
+    found = [trial([0.5, 0.6], weight=w, method="random") for w in (0.0, 0.1)]
+    drawn = trials.figures([*found, trial([0.9], epochs=1, weight=0.5, method="random")])
+    assert list(drawn) == ["weight"]
+    (axes,) = drawn["weight"].axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "0.1"]
+    assert trials.figures([{**trial([], weight=0.5), "mean": None}]) == {}
+
+
+def test_failed_trials_are_said_to_have_failed():
+    failed = keras_tuner.engine.trial.Trial(keras_tuner.HyperParameters(), "7", "FAILED")
+    failed.hyperparameters.values = {"weight_sum": 0.1, "tuner/initial_epoch": 0}
+    failed.message = "Traceback:\n  line\nValueError: too wide"
+    described = trials.describe(failed, executions=[])
+    assert described["mean"] is None and described["hyperparameters"] == {"weight_sum": 0.1}
+    assert trials.table([described]).splitlines()[1].endswith("FAILED ValueError: too wide")
+
+
+def test_a_worker_leaves_the_report_to_the_chief(monkeypatch):
+    assert not tune_lambda.is_worker()
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker-0")
+    assert tune_lambda.is_worker()
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+    assert not tune_lambda.is_worker()
+
+
+def test_the_tuners():
+    assert {kind: tuner.__name__ for kind, tuner in tune_lambda.TUNERS.items()} == {
+        "hyperband": "Hyperband",
+        "bayesian": "BayesianOptimization",
+        "random": "RandomSearch",
+        "grid": "GridSearch",
+    }
+    assert all(issubclass(tuner, tuning.GrowthTuner) for tuner in tune_lambda.TUNERS.values())
