@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -246,9 +246,5 @@ class GrowthBackup(keras.callbacks.Callback):
 def _delete(path: Path) -> None:
     """Deletes a file, and its folder if nothing else is in it."""
     path.unlink(missing_ok=True)
-    if path.parent.is_dir() and not _any(path.parent.iterdir()):
+    if path.parent.is_dir() and not any(path.parent.iterdir()):
         path.parent.rmdir()
-
-
-def _any(things: Iterable) -> bool:
-    return next(iter(things), None) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Mapping
 
@@ -15,6 +14,7 @@ from keras_grow.growth_schedules import Schedule
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import GrowableModel
 from keras_grow.similarity import SimilarityPenalty
+from keras_grow.tensorflow_tracing import collect_garbage
 
 
 class GrowthCallback(keras.callbacks.Callback):
@@ -121,8 +121,7 @@ class GrowthCallback(keras.callbacks.Callback):
             self._stopped = True
             self._say(f"epoch {epoch}: growth stops at {self._ceiling()}")
             return
-        # The old functions, in reference cycles, hold the old variables: on a GPU, its memory.
-        gc.collect()
+        collect_garbage()
         self.schedule.grown(epoch)
         if self.penalty is not None:
             self.model.arm(self.penalty)

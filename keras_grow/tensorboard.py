@@ -36,13 +36,18 @@ class GrowthTensorBoard(keras.callbacks.Callback):
 
     Example:
 
-    ```python
-    model.fit(x, y, epochs=100, callbacks=[
-        keras_grow.GrowthCallback(0.35, every=20),
-        keras.callbacks.TensorBoard("logs"),
-        GrowthTensorBoard("logs"),
-    ])
-    ```
+    >>> import keras, keras_grow, numpy as np, os, tempfile
+    >>> inputs = keras.Input((8,))
+    >>> x = keras_grow.layers.GrowableDense(4, activation="relu", name="hidden")(inputs)
+    >>> model = keras_grow.GrowableModel(inputs, keras.layers.Dense(3)(x))
+    >>> model.compile("sgd", "mse")
+    >>> logs = tempfile.mkdtemp()
+    >>> history = model.fit(np.ones((8, 8)), np.ones((8, 3)), epochs=2, verbose=0, callbacks=[
+    ...     keras_grow.GrowthCallback(0.5, every=1, method="net2wider", verbose=0),
+    ...     keras.callbacks.TensorBoard(logs, write_graph=False),
+    ...     keras_grow.GrowthTensorBoard(logs)])
+    >>> sorted(os.listdir(logs))
+    ['growth', 'train']
     """
 
     def __init__(self, log_dir: str | os.PathLike = "logs"):

@@ -7,14 +7,17 @@ mistake in somebody's loop.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import tensorflow as tf
 
-# Not among TensorFlow's public names (TensorFlow 2.19 to 2.21): the table of all gradient functions
-# (tensorflow/python/framework/ops.py), and the counts of recent tracings
-# (tensorflow/python/eager/polymorphic_function/polymorphic_function.py).
+# Not among TensorFlow's public names (TensorFlow 2.19 to 2.21): the cache of kernels
+# (tensorflow/python/eager/context.py), the counts of recent tracings
+# (tensorflow/python/eager/polymorphic_function/polymorphic_function.py) and the table of all
+# gradient functions (tensorflow/python/framework/ops.py).
+from tensorflow.python.eager import context
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tensorflow.python.framework import ops
 
@@ -64,6 +67,17 @@ def _release(operation: tf.Operation) -> None:
         return
     if name.startswith("CustomGradient-"):
         ops.gradient_registry._registry.pop(name, None)
+
+
+def collect_garbage() -> None:
+    """Frees what a growth leaves: old functions in reference cycles, with the old variables.
+
+    TensorFlow also keeps a kernel for each eager operation on a variable of another shape, about
+    half a megabyte a growth. Emptying that cache, as `keras.utils.clear_session` does, has random
+    operations that keep a state (`tf.random.uniform(..., seed=1)`, called eagerly) start anew.
+    """
+    gc.collect()
+    context.context().clear_kernel_cache()
 
 
 def forget_tracings() -> None:

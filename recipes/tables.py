@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -107,7 +108,10 @@ class Cells:
             options += ["--data-dir", self.args.data_dir]
         with open(folder / "log.txt", "a") as log:
             process = subprocess.Popen(
-                [sys.executable, str(CIFAR), *options], stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, str(CIFAR), *options],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self._threads()},
             )
             self._running.add(process)
             code = process.wait()
@@ -121,6 +125,11 @@ class Cells:
         run = common.read_run(folder / "results.json")
         accuracy, seconds = 100 * run.test_accuracy, run.seconds["training"]
         return f"{row.folder(seed)}: {accuracy:.2f} %, {seconds:,.0f} s"
+
+    def _threads(self) -> dict[str, str]:
+        """Returns the environment in which TensorFlow leaves the other cells their cores."""
+        threads = max(1, (os.cpu_count() or 1) // self.args.jobs)
+        return {"TF_NUM_INTRAOP_THREADS": str(threads)} if self.args.jobs > 1 else {}
 
 
 def is_complete(folder: Path) -> bool:

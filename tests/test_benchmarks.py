@@ -24,8 +24,8 @@ def benchmark(name):
     return importlib.import_module(name)
 
 
-measure, throughput, growth, one_growth = map(
-    benchmark, ("measure", "throughput", "growth", "one_growth")
+measure, throughput, growth, one_growth, long_run = map(
+    benchmark, ("measure", "throughput", "growth", "one_growth", "long_run")
 )
 
 
@@ -214,3 +214,23 @@ def test_in_a_process_of_its_own(tmp_path):
     row = growth.alone("vgg16:3", "net2wider", args, "--rate=0.5", "--max-width=4")
     assert set(row["widths_after"].values()) == {4}
     assert row["peak_after_mib"] >= row["peak_before_mib"] > 0
+
+
+def test_long_run(tmp_path, capsys):
+    out = tmp_path / "long_run.json"
+    arguments = ["--methods", "net2wider", "--growths", "4", "--every", "2", "--out", str(out)]
+    results = long_run.main(arguments)
+    assert json.loads(out.read_text()) == results
+    run = results["runs"]["net2wider"]
+    assert [row["growths"] for row in run["rows"]] == [2, 4]
+    first, last = run["rows"]
+    assert last["parameters"] > first["parameters"]
+    assert last["graphs"] == first["graphs"] > 0
+    assert run["rise"]["objects"] == (last["objects"] - first["objects"]) / 2
+    assert [line["growths"] for line in cells(capsys.readouterr().out)] == ["2", "4"]
+
+
+def test_a_long_run_needs_two_rows(capsys):
+    with pytest.raises(SystemExit):
+        long_run.main(["--growths", "30", "--every", "25"])
+    assert "Received: 30" in capsys.readouterr().err

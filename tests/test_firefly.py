@@ -40,7 +40,7 @@ def test_what_is_committed_is_what_was_scored(name):
     graph = find_groups(model)
     network = CandidateNetwork(graph, dict.fromkeys(graph.growable, 2), np.random.default_rng(0))
     network.measure_statistics((x, y, None))
-    for ball in (_Balls(graph, g, 0.3) for g in network.groups.values()):
+    for ball in (_Balls(graph, g, 0.3, 0.3) for g in network.groups.values()):
         ball.start()
     with network._scope(network.values()):
         expected = network.network(x, training=False).numpy()
@@ -56,7 +56,7 @@ def test_the_step_is_bounded_and_vanishes_with_epsilon(name):
     changes = []
     for epsilon in (1e-2, 1e-3, 1e-4):
         twin = twin_of(model)
-        twin.grow(0.5, Firefly(epsilon=epsilon, **QUICK), data=(x, y))
+        twin.grow(0.5, Firefly(epsilon=epsilon, split=epsilon, **QUICK), data=(x, y))
         changes.append(relative_change(before, twin(x, training=False).numpy()))
     assert changes[2] < 0.2 * changes[1] < 0.06 * changes[0] + 1e-6
     assert changes[2] < 100 * 1e-4
@@ -79,7 +79,7 @@ def test_scores_are_the_derivatives_of_switching_candidates_on():
     data = (x, y, None)
     network.measure_statistics(data)
     g = network.groups["b"]
-    ball = _Balls(graph, g, 0.3)
+    ball = _Balls(graph, g, 0.3, 0.3)
     ball.start()
     splits, fresh = ball.scores(network.gradients(data))
 
@@ -98,7 +98,7 @@ def test_scores_are_the_derivatives_of_switching_candidates_on():
     split = (loss_with(g.directions, 1, 1 + h, -1) - loss_with(g.directions, 1, 1 - h, -1)) / (
         2 * h
     )
-    assert splits[1] == pytest.approx(split, rel=0.05, abs=1e-3)
+    assert splits[1] == pytest.approx(split / 2, rel=0.05, abs=1e-3)
     # Group b feeds a Flatten: a fresh neuron's outgoing weights lie at several positions.
     (path,) = g.outgoing
     rows = np.arange(0, g.outgoing[path].shape[0], 2)
@@ -199,7 +199,8 @@ def test_it_beats_random_on_a_teacher_and_its_student():
         y = np.maximum(x @ rng.normal(size=(8, 12)), 0) @ rng.normal(size=(12, 1)) / 4
         start = student(seed)
         start.fit(x, y, batch_size=32, epochs=15, verbose=0)
-        for name, method in (("random", "random"), ("firefly", Firefly(seed=seed))):
+        firefly = Firefly(epsilon=0.3, pool=2, seed=seed)
+        for name, method in (("random", "random"), ("firefly", firefly)):
             model = student(seed)
             model.set_weights(start.get_weights())
             model.grow(1.0, method, data=ScoringData(x, y, batch_size=64))
@@ -215,6 +216,7 @@ def test_it_beats_random_on_a_teacher_and_its_student():
     [
         ({"epsilon": 0}, "`epsilon` must be a positive number"),
         ({"epsilon": float("nan")}, "`epsilon` must be a positive number"),
+        ({"split": 0}, "`split` must be a positive number"),
         ({"pool": -1}, "`pool` must be a positive number"),
         ({"train_batches": 0}, "`train_batches` must be a positive integer"),
     ],

@@ -202,9 +202,12 @@ def test_it_beats_random_draws_under_the_same_bound(name, monkeypatch):
     x, y = batch(model, 128), np.random.default_rng(2).integers(0, 3, 128)
     y = np.where(x[:, 1, 1, 0] > 0, y, 0)
     model.fit(x, y, batch_size=16, epochs=3, verbose=0)
-    found = heights(twin_of(model), GradMax(seed=1), x, y)
+    found = heights(twin_of(model), GradMax(batches=8, seed=1), x, y)
     monkeypatch.setattr(gradmax._Network, "ascend", lambda self: None)
-    draws = [heights(twin_of(model), GradMax(seed=seed, iterations=1), x, y) for seed in range(4)]
+    draws = [
+        heights(twin_of(model), GradMax(batches=8, seed=seed, iterations=1), x, y)
+        for seed in range(4)
+    ]
     for group, height in found.items():
         assert height > 1.2 * np.mean([d[group] for d in draws]), group
 
@@ -255,7 +258,7 @@ def test_a_normalisation_without_gamma():
 
 def test_more_neurons_than_weights_share_the_room():
     model, x, y = problem(mlp(inputs=2, hidden=(3,)))
-    model.grow(2.0, GradMax(seed=1), data=(x, y))
+    model.grow(2.0, GradMax(batches=8, seed=1), data=(x, y))
     fresh = model.get_layer("hidden0").kernel.numpy()[:, 3:]
     assert fresh.shape == (2, 6)
     np.testing.assert_allclose(np.linalg.norm(fresh, axis=0), np.linalg.norm(fresh[:, 0]))

@@ -121,8 +121,16 @@ class Live(keras.callbacks.Callback):
         self.counts.append(live())
 
 
-@pytest.mark.parametrize("method, growths", [("net2wider", 12), ("splitting", 8), ("firefly", 8)])
-def test_growths_leave_nothing_behind(warned, method, growths):
+@pytest.mark.parametrize(
+    "method, warm_up, growths",
+    [
+        ("net2wider", 2, 5),
+        ("firefly", 2, 2),
+        pytest.param("net2wider", 4, 12, marks=pytest.mark.slow),
+        pytest.param("splitting", 4, 8, marks=pytest.mark.slow),
+    ],
+)
+def test_growths_leave_nothing_behind(warned, method, warm_up, growths):
     x = inputs = keras.Input((5,))
     for name in ("hidden0", "hidden1"):
         x = GrowableDense(12, activation="silu", name=name)(x)
@@ -132,9 +140,9 @@ def test_growths_leave_nothing_behind(warned, method, growths):
     growth = GrowthCallback(1 / 24, every=1, method=method, verbose=0)
     counting = Live()
     fit = {"validation_data": (x, y), "callbacks": [growth, counting], "verbose": 0}
-    model.fit(x, y, batch_size=4, epochs=4 + growths + 1, **fit)
-    assert len(model.growth_history) == 4 + growths
-    before, after = counting.counts[4], counting.counts[-1]
+    model.fit(x, y, batch_size=4, epochs=warm_up + growths + 1, **fit)
+    assert len(model.growth_history) == warm_up + growths
+    before, after = counting.counts[warm_up], counting.counts[-1]
     assert after[0] == before[0]
     assert after[1] == before[1]
     # An event of the history each, and little else; a graph is some thousand objects.

@@ -25,13 +25,8 @@ from keras_grow.widening import Widening, group_positions
 # Weights into fresh neurons follow their gradient more slowly: at full pace all fresh neurons of a
 # group end at the same point, and are as good as one.
 _INCOMING_PACE = 0.2
-# While they are trained and scored, fresh neurons put out this much of their step. Together at the
-# full step they overshoot, and the derivative of each tells of the others instead of itself.
-_APART = 1e-3
 # A split changes the loss with the square of its step, so by half of its derivative there.
 _OF_A_SQUARE = 0.5
-# The least that is left of the step when the chosen ones overshoot together.
-_LEAST_STEP = 0.01
 
 
 @dataclass(frozen=True)
@@ -46,20 +41,20 @@ class Firefly(GrowthMethod):
     """Adds the splits and fresh neurons that lower the loss the most, to first order.
 
     Candidates are a split of every neuron and, per group, a pool of fresh neurons in proportion to
-    its width. All of them are part of a copy of the network, whose own weights are frozen, and are
-    trained within a small step: conditional gradient (Frank-Wolfe) steps on the ball of radius
-    `epsilon` around nothing, per neuron. Then each is scored by what switching it on, alone, does
-    to the loss, to first order (fresh neurons) or second (splits), and the best of all groups and
-    both kinds are committed. Where the fresh ones among them would overshoot together, all of their
-    steps are shortened alike, to where the loss is least along the way.
+    its width. All of them are switched on in a copy of the network, whose own weights are frozen,
+    and trained together, each within its small step: conditional gradient (Frank-Wolfe) steps on a
+    ball around nothing. Then each is scored by what switching it on does to the loss, to first
+    order (fresh neurons) or second (splits), and the best of all groups and both kinds are
+    committed as scored.
 
     Args:
-        epsilon: The step: the norm of a split's direction, relative to the weights into its
-            neuron, and of the weights out of a fresh neuron, relative to the mean over the
-            present neurons of its group. Defaults to 0.1.
-        pool: Fresh candidates per group, as a fraction of its width. Defaults to 0.5.
+        epsilon: The step of a fresh neuron: the norm of the weights out of it, relative to the
+            mean over the present neurons of its group. Defaults to 0.1.
+        split: The step of a split: the norm of its direction, relative to the weights into its
+            neuron. The larger it is, the more splits are chosen. Defaults to 0.02.
+        pool: Fresh candidates per group, as a fraction of its width. Defaults to 1.
         train_batches: Batches that the candidates are trained on. Defaults to 5.
-        score_batches: Batches that they are scored on. Defaults to 4.
+        score_batches: Batches that they are scored on. Defaults to 3.
         pools: Sequences of group names that share a budget of their own each, in proportion to
             their neurons; groups in none form the last. Defaults to one budget for all groups.
         seed: Integer seed. Defaults to one drawn from Python's random state.
@@ -85,21 +80,23 @@ class Firefly(GrowthMethod):
     def __init__(
         self,
         epsilon: float = 0.1,
-        pool: float = 0.5,
+        split: float = 0.02,
+        pool: float = 1.0,
         train_batches: int = 5,
-        score_batches: int = 4,
+        score_batches: int = 3,
         pools: Sequence[Sequence[str]] | None = None,
         seed: int | None = None,
     ):
         super().__init__(seed)
         self.epsilon = check_number("epsilon", epsilon, positive=True)
+        self.split = check_number("split", split, positive=True)
         self.pool = check_number("pool", pool, positive=True)
         self.train_batches = check_positive_int("train_batches", train_batches)
         self.score_batches = check_positive_int("score_batches", score_batches)
         self.pools = None if pools is None else _check_pools(pools)
 
     def get_config(self) -> dict:
-        names = ("epsilon", "pool", "train_batches", "score_batches", "pools")
+        names = ("epsilon", "split", "pool", "train_batches", "score_batches", "pools")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
     def choose(
@@ -110,13 +107,14 @@ class Firefly(GrowthMethod):
         batches = data.batches(self.train_batches + self.score_batches, rng)
         pools = {name: max(1, round(self.pool * width)) for name, width in budget.widths.items()}
         network = CandidateNetwork(graph, pools, rng)
-        balls = {name: _Balls(graph, g, self.epsilon) for name, g in network.groups.items()}
+        steps = self.epsilon, self.split
+        balls = {name: _Balls(graph, g, *steps) for name, g in network.groups.items()}
         network.measure_statistics(batches[0])
         training = batches[: max(1, len(batches) - self.score_batches)]
         for ball in balls.values():
             ball.start()
         scoring = batches[-self.score_batches :]
-        progress = Progress(len(training) + len(scoring) + 1, "batch")
+        progress = Progress(len(training) + len(scoring), "batch")
         for step, batch in enumerate(training):
             progress.advance()
             gradients = network.gradients(batch)
@@ -128,11 +126,7 @@ class Firefly(GrowthMethod):
         unhelpful = {
             name: sum(c.group == name and c.score >= 0 for c in taken) for name in budget.widths
         }
-        chosen = _by_kind(taken, budget.widths)
-        slope = sum(min(candidate.score, 0.0) for candidate in taken if candidate.fresh)
-        progress.advance()
-        _shorten(network, balls, chosen, slope, scoring[0])
-        return select(network, chosen, unhelpful)
+        return select(network, _by_kind(taken, budget.widths), unhelpful)
 
     def _check_pool_names(self, budget: Budget) -> None:
         """Refuses pools of groups that this model can't grow."""
@@ -222,36 +216,10 @@ def _by_kind(taken: list[_Candidate], names) -> dict[str, tuple[list[int], list[
     }
 
 
-def _shorten(network, balls: dict, chosen: dict, slope: float, batch: tuple) -> None:
-    """Switches the chosen candidates on, fresh ones no further than the loss falls.
-
-    The slope of the loss along their common step is known where it begins; another one where it
-    ends, with all others switched off, tells where between them it is zero.
-
-    Args:
-        network: The candidate network.
-        balls: Group name -> its candidates, fresh ones at `_APART` of their step.
-        chosen: Group name -> numbers of the chosen splits and fresh neurons.
-        slope: Sum of the chosen fresh neurons' scores: the slope where their step begins.
-        batch: The batch to take the other one on.
-    """
-    for name, ball in balls.items():
-        splits, fresh = (np.zeros(width) for width in (ball.g.width, ball.g.pool))
-        splits[chosen[name][0]], fresh[chosen[name][1]] = 1.0, 1 / _APART
-        ball.switch(splits, fresh)
-    gradients = network.gradients(batch)
-    at_the_end = sum(ball.derivatives(gradients)[1].sum() for ball in balls.values())
-    if at_the_end <= 0:
-        return
-    length = np.clip(slope / (slope - at_the_end), _LEAST_STEP, 1.0)
-    for ball in balls.values():
-        ball.switch(np.ones(ball.g.width), np.full(ball.g.pool, length))
-
-
 class _Balls:
     """The candidates of one group, each within the ball that its step allows."""
 
-    def __init__(self, graph: ChannelGraph, g: GroupCandidates, epsilon: float):
+    def __init__(self, graph: ChannelGraph, g: GroupCandidates, epsilon: float, split: float):
         self.g = g
         into = {item.path: axis for item, axis in graph.touching(g.group, "output")}
         out_of = {item.path: axis for item, axis in graph.touching(g.group, "input")}
@@ -264,9 +232,9 @@ class _Balls:
         into_norms, out_norms = norms(g.incoming, into), norms(g.outgoing, out_of)
         fresh = np.ones(g.pool)
         self._parts = [
-            (g.directions, into, g.width, epsilon * into_norms, 1.0),
+            (g.directions, into, g.width, split * into_norms, 1.0),
             (g.incoming, into, g.pool, into_norms.mean() * fresh, _INCOMING_PACE),
-            (g.outgoing, out_of, g.pool, _APART * epsilon * out_norms.mean() * fresh, 1.0),
+            (g.outgoing, out_of, g.pool, epsilon * out_norms.mean() * fresh, 1.0),
         ]
 
     def start(self) -> None:
@@ -285,40 +253,25 @@ class _Balls:
                 part[path].assign(moved)
 
     def scores(self, gradients: dict) -> tuple[np.ndarray, np.ndarray]:
-        """Returns what each split and each fresh neuron, on alone, does to the loss."""
-        splits, fresh = self.derivatives(gradients)
-        return _OF_A_SQUARE * splits, fresh / _APART
-
-    def derivatives(self, gradients: dict) -> tuple[np.ndarray, np.ndarray]:
-        """Returns dL/dy of each split and of each fresh neuron, y the factor that switches it."""
-        return tuple(
+        """Returns what switching on each split and each fresh neuron does to the loss."""
+        splits, fresh = (
             _sums(_values(part), {path: gradients[id(v)] for path, v in part.items()},
                   axes, self.g.group, width)
             for part, axes, width, *_ in (self._parts[0], self._parts[2])
         )  # fmt: skip
-
-    def switch(self, splits: np.ndarray, fresh: np.ndarray) -> None:
-        """Multiplies the directions of splits, and the weights out of fresh neurons, by factors."""
-        for (part, axes, width, *_), factors in zip(
-            (self._parts[0], self._parts[2]), (splits, fresh), strict=True
-        ):
-            for path, variable in part.items():
-                scaled = self._scaled(variable.numpy(), axes[path], width, factors)
-                variable.assign(scaled)
+        return _OF_A_SQUARE * splits, fresh
 
     def _on_surface(self, arrays: dict, axes: dict, width: int, radii: np.ndarray) -> dict:
         """Scales each neuron's entries, over all arrays, to the radius of its ball."""
         norms = np.sqrt(_sums(arrays, arrays, axes, self.g.group, width))
         factors = np.divide(radii, norms, out=np.zeros(width), where=norms > 0)
-        return {
-            path: self._scaled(array, axes[path], width, factors) for path, array in arrays.items()
-        }
-
-    def _scaled(self, array: np.ndarray, axis, width: int, factors: np.ndarray) -> np.ndarray:
-        """Multiplies the entries of each channel by a factor of its own."""
-        shape = [1] * array.ndim
-        shape[axis.axis] = -1
-        return array * factors[channel_numbers(axis, self.g.group, width)].reshape(shape)
+        result = {}
+        for path, array in arrays.items():
+            shape = [1] * array.ndim
+            shape[axes[path].axis] = -1
+            numbers = channel_numbers(axes[path], self.g.group, width)
+            result[path] = array * factors[numbers].reshape(shape)
+        return result
 
 
 def _values(part: Tensors) -> dict[str, np.ndarray]:

@@ -65,7 +65,7 @@ class GradMax(GrowthMethod):
             zero. Defaults to "outgoing".
         norm: Norm of the weights on the other side of each new neuron, and of gamma where it is
             folded in, relative to the mean of the present neurons. Defaults to 1.
-        batches: Number of batches that gradients are averaged over. Defaults to 8.
+        batches: Number of batches that gradients are averaged over. Defaults to 6.
         iterations: Number of iterations. Defaults to 2.
         seed: Integer seed. Defaults to one drawn from Python's random state.
 
@@ -90,7 +90,7 @@ class GradMax(GrowthMethod):
         self,
         side: str = "outgoing",
         norm: float = 1.0,
-        batches: int = 8,
+        batches: int = 6,
         iterations: int = 2,
         seed: int | None = None,
     ):
