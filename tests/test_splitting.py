@@ -8,7 +8,7 @@ from networks import NETWORKS, batch, mlp, plain_cnn, randomise, relative_change
 from scipy import linalg
 
 from keras_grow import GrowableModel, Widening, progress
-from keras_grow.budget import Budget, plan_budget
+from keras_grow.budget import plan_budget
 from keras_grow.graph import find_groups
 from keras_grow.layers import (
     GrowableBatchNormalization,
@@ -17,10 +17,9 @@ from keras_grow.layers import (
     GrowableDepthwiseConv2D,
 )
 from keras_grow.methods import splitting
-from keras_grow.methods.curvature import find_sites, second_derivative, smallest_eigenpairs
-from keras_grow.methods.splitting import Splits, Splitting, allot, commit, draw_pieces, weigh
+from keras_grow.methods.curvature import find_sites
+from keras_grow.methods.splitting import Splits, Splitting, commit, draw_pieces, weigh
 from keras_grow.resizing import widen_model
-from keras_grow.roles import ELEMENTWISE
 from keras_grow.scoring_data import as_scoring_data
 
 
@@ -357,165 +356,6 @@ def test_a_loss_that_is_not_finite_is_reported():
 
 def generator(seed=0):
     return np.random.default_rng(seed)
-
-
-def budget_of(neurons, widths, room=None, affordable=lambda widths: True):
-    return Budget(neurons, widths, room or dict.fromkeys(widths, np.inf), affordable)
-
-
-VALUES = {"a": np.array([-3.0, 1.0, -1.0]), "b": np.array([-2.0, 0.0]), "c": np.full(2, np.inf)}
-WIDTHS = {"a": 3, "b": 2, "c": 2}
-
-
-@pytest.mark.parametrize(
-    ("neurons", "a", "b", "c"),
-    [
-        (1, [1, 0, 0], [0, 0], 0),
-        (3, [1, 0, 1], [1, 0], 0),
-        (4, [1, 0, 1], [1, 1], 0),
-        (5, [1, 1, 1], [1, 1], 0),
-        (6, [1, 1, 1], [1, 1], 1),
-        (9, [2, 1, 1], [2, 1], 2),
-    ],
-)
-def test_the_most_negative_over_all_groups_are_taken(neurons, a, b, c):
-    added = allot(VALUES, budget_of(neurons, WIDTHS), generator())
-    assert (added["a"].tolist(), added["b"].tolist(), added["c"].sum()) == (a, b, c)
-
-
-def test_ceilings_are_honoured():
-    room = {"a": 1, "b": np.inf, "c": 0}
-    added = allot(VALUES, budget_of(3, WIDTHS, room), generator())
-    assert (added["a"].tolist(), added["b"].tolist()) == ([1, 0, 0], [1, 1])
-    few = budget_of(9, WIDTHS, affordable=lambda widths: sum(widths.values()) <= 9)
-    assert sum(v.sum() for v in allot(VALUES, few, generator()).values()) == 2
-
-
-def test_a_model_with_ceilings_grows_up_to_them():
-    model = compiled(randomise(plain_cnn()))
-    model.grow(1.0, Splitting(seed=1), data=problem(model), max_widths={"a": 5, "b": 5, "c": 99})
-    assert model.widths == {"a": 5, "b": 5, "c": 20}
-    parameters = model.count_params() + 100
-    model.grow(1.0, Splitting(seed=1), data=problem(model), max_params=parameters)
-    assert parameters - 30 < sum(np.prod(v.shape) for v in model.trainable_variables) <= parameters
-
-
-def test_commit_moves_the_copies_apart_and_counts():
-    splits = Splits(np.array([-1.0, 0.5, -2.0]), {"k": np.eye(2, 3)}, {"k": -1})
-    widening = commit("a", splits, np.array([1, 1, 0]), step=0.1)
-    assert widening.sources.tolist() == [0, 1, 2, 0, 1]
-    np.testing.assert_allclose(widening.outgoing_scale, [0.5, 0.5, 1, 0.5, 0.5])
-    expected = np.float32([[0.1, 0, 0, -0.1, 0], [0, 0.1, 0, 0, -0.1]])
-    np.testing.assert_allclose(widening.incoming["k"], expected, atol=1e-7)
-    assert widening.unhelpful == 1
-    thrice = commit("a", splits, np.array([2, 0, 0]), step=0.1)
-    np.testing.assert_allclose(thrice.incoming["k"][0], [0.1, 0, 0, 0, -0.1], atol=1e-7)
-    np.testing.assert_allclose(thrice.outgoing_scale, [1 / 3, 1, 1, 1 / 3, 1 / 3])
-    assert thrice.unhelpful == 1
-
-
-SMOOTH = "silu gelu tanh sigmoid softplus elu exponential mish softsign log_sigmoid celu".split()
-KINKED = (
-    "relu relu6 leaky_relu selu hard_tanh hard_sigmoid hard_silu soft_shrink sparse_sigmoid "
-    "sparse_plus squareplus tanh_shrink linear"
-).split()
-LAYERS = [
-    keras.layers.ReLU(max_value=4, negative_slope=0.1),
-    keras.layers.LeakyReLU(0.3),
-    keras.layers.ELU(0.5),
-    keras.layers.PReLU(keras.initializers.Constant(0.2)),
-    keras.layers.Activation(keras.layers.LeakyReLU(0.3)),
-]
-
-
-def tanh_gelu(x):
-    return keras.activations.gelu(x, approximate=True)
-
-
-def function(name):
-    return tanh_gelu if name == "tanh_gelu" else getattr(keras.activations, name)
-
-
-@pytest.mark.parametrize("name", [*SMOOTH, "tanh_gelu"])
-def test_second_derivatives_of_smooth_activations(name):
-    activation, h = function(name), 1e-3
-    u = np.linspace(-4, 4, 80)  # does not touch zero, where some third derivatives jump
-    up, at, down = (activation(tf.constant(u + d)).numpy() for d in (h, 0, -h))
-    bend = second_derivative(activation, tf.constant(u)).numpy()
-    np.testing.assert_allclose(bend, (up - 2 * at + down) / h**2, atol=2e-5)
-
-
-@pytest.mark.parametrize("activation", [*SMOOTH, *KINKED, *LAYERS], ids=str)
-def test_second_derivatives_sum_up_to_the_change_of_slope(activation):
-    """Kinks included: each is smoothed by a softplus, and none is missing."""
-    f = function(activation) if isinstance(activation, str) else activation
-    u = np.linspace(-12, 12, 24_001)[:, None]
-    bend = second_derivative(f, tf.constant(u, "float32")).numpy()
-    slopes = np.gradient(np.asarray(f(tf.constant(u, "float32")), "float64")[:, 0], u[:, 0])
-    change = slopes[-3] - slopes[2]
-    assert np.sum(bend) * (u[1, 0] - u[0, 0]) == pytest.approx(change, abs=0.02, rel=0.01)
-
-
-@pytest.mark.parametrize("name", sorted(ELEMENTWISE - {"threshold"}))
-def test_every_activation_of_a_growable_layer_has_a_second_derivative(name):
-    u = tf.constant(np.linspace(-5, 5, 11), "float32")
-    bend = second_derivative(function(name), u)
-    assert bend.shape == u.shape
-    assert np.all(np.isfinite(bend))
-
-
-def test_the_bend_of_a_relu():
-    u = np.linspace(-2, 2, 9)
-    s = 1 / (1 + np.exp(-3 * u))
-    for f, factor in [("relu", 1), ("leaky_relu", 0.8)]:
-        bend = second_derivative(function(f), tf.constant(u)).numpy()
-        np.testing.assert_allclose(bend, factor * 3 * s * (1 - s), rtol=1e-6)
-
-
-def symmetric(kind, count, dimension):
-    rng = generator(4)
-    q = np.linalg.qr(rng.normal(size=(count, dimension, dimension)))[0]
-    values = {
-        "random": rng.normal(size=(count, dimension)),
-        "positive": rng.uniform(1, 2, size=(count, dimension)),
-        "one value": np.full((count, dimension), -2.0),
-        "two values": rng.choice([-1.0, 3.0], size=(count, dimension)),
-        "rank one": np.where(np.arange(dimension) == 0, -1.0, 0.0) * np.ones((count, 1)),
-        "zero": np.zeros((count, dimension)),
-    }[kind]
-    return np.einsum("cij,cj,ckj->cik", q, values, q)
-
-
-KINDS = ["random", "positive", "one value", "two values", "rank one", "zero"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dimension", [1, 2, 7])
-def test_as_many_iterations_as_dimensions_are_exact(kind, dimension):
-    matrices = symmetric(kind, 5, dimension)
-    matrices[0] = 0  # one that is different from the others
-    values, vectors = smallest_eigenpairs(
-        lambda v: np.einsum("cij,cj->ci", matrices, v), 5, dimension, 99, generator()
-    )
-    np.testing.assert_allclose(values, np.linalg.eigh(matrices)[0][:, 0], atol=1e-9)
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1)
-    products = np.einsum("cij,cj->ci", matrices, vectors)
-    np.testing.assert_allclose(products, values[:, None] * vectors, atol=1e-7)
-
-
-def test_few_iterations_approach_from_above():
-    matrices = symmetric("random", 6, 150)
-    matrices[:, 0, 0] -= 10.0
-    expected = np.linalg.eigh(matrices)[0][:, 0]
-    before = np.inf
-    for iterations in (2, 5, 10, 40):
-        values, _ = smallest_eigenpairs(
-            lambda v: np.einsum("cij,cj->ci", matrices, v), 6, 150, iterations, generator()
-        )
-        assert np.all(values <= before + 1e-9)
-        assert np.all(values >= expected - 1e-9)
-        before = values
-    np.testing.assert_allclose(before, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
