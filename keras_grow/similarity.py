@@ -284,7 +284,7 @@ class _Group(NamedTuple):
 
 def _neuron_columns(kernel: Any, axis: int) -> Any:
     """Returns a kernel as one column per neuron, which is how Keras stores most of them."""
-    if not hasattr(kernel, "shape"):
+    if not hasattr(kernel, "shape") and not isinstance(kernel, list):
         raise TypeError(
             f"`kernel` must be an array, a tensor or a variable. Received: kernel={kernel!r:.200}"
         )

@@ -134,10 +134,7 @@ def claim(path: Path, asked: dict[str, Any]) -> None:
         with replacing(path) as partial:
             partial.write_text(json.dumps(asked, indent=1) + "\n")
         return
-    try:
-        before = json.loads(path.read_text())
-    except ValueError as error:
-        raise FolderError(f"{path} is damaged: {error}. Name another folder: --out") from error
+    before = read_json(path)
     if not isinstance(before, dict):
         raise FolderError(f"{path} is not a configuration. Name another folder: --out")
     other = [
@@ -147,9 +144,24 @@ def claim(path: Path, asked: dict[str, Any]) -> None:
     ]
     if other:
         raise FolderError(
-            f"{path.parent} is of another configuration: {'; '.join(other)}. Ask for that one to "
+            f"{path.parent} is of another configuration ({'; '.join(other)}). Ask for that one to "
             "go on with it, or name another folder: --out"
         )
+
+
+def read_json(path: Path) -> Any:
+    """Reads what an earlier start of a recipe left in its folder.
+
+    Raises:
+        FolderError: if the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not even text
+        raise FolderError(
+            f"{path} is damaged or only half written: {error}. Bring back a copy of the folder, or "
+            "name another: --out"
+        ) from error
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:

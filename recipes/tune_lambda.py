@@ -117,44 +117,16 @@ def claim(args: argparse.Namespace, training: argparse.Namespace) -> dict:
     asked = cifar.configuration(training) | {"tuner": args.tuner, "seeds": args.seeds} | spaces
     asked = {name: value for name, value in asked.items() if name not in MAY_CHANGE}
     path = args.out / "configuration.json"
-    if path.exists():
-        _check_same(path, asked)
-    elif any((args.out / name).exists() for name in ("search", "trials.json", "results.json")):
-        raise ValueError(f"--out {args.out} holds something else than a search: name another")
-    else:
-        with common.replacing(path) as partial:
-            partial.write_text(json.dumps(asked, indent=1) + "\n")
+    others = ("search", "trials.json", "results.json")
+    if not path.exists() and any((args.out / name).exists() for name in others):
+        raise common.FolderError(
+            f"--out {args.out} holds something else than a search: name another"
+        )
+    common.claim(path, asked)
     if not is_worker():  # the chief may be writing just now
         for each in sorted((args.out / "search").rglob("*.json")):
-            read_json(each)
+            common.read_json(each)
     return asked
-
-
-def _check_same(path: Path, asked: dict) -> None:
-    before = read_json(path)
-    if not isinstance(before, dict):
-        raise ValueError(f"{path} is not the configuration of a search: name another --out")
-    other = [
-        f"{name} was {before.get(name)}, now {asked.get(name)}"
-        for name in sorted({*before, *asked})
-        if before.get(name) != asked.get(name)
-    ]
-    if other:
-        raise ValueError(
-            f"--out {path.parent} holds a search with other arguments ({'; '.join(other)}). Give "
-            "the same ones to go on, or name another --out"
-        )
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of an earlier start of the search."""
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not even text
-        raise ValueError(
-            f"{path} is damaged or only half written: {error}. The search can't go on from it: "
-            "bring back a copy of --out, or name another"
-        ) from error
 
 
 def make_tuner(args, training, images: data.Data) -> tuning.GrowthTuner:

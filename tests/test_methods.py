@@ -64,8 +64,8 @@ def test_a_configuration_makes_an_equal_method(method):
     [
         (lambda: Random("none"), "`outgoing` must be one of"),
         (lambda: Random(seed=-1), "`seed` must be an integer of at least 0"),
-        (lambda: Net2Wider(noise=-0.1), "`noise` must be a number of at least 0"),
-        (lambda: Net2Wider(noise=float("nan")), "`noise` must be a number of at least 0"),
+        (lambda: Net2Wider(noise=-0.1), "`noise` must be a finite number of at least 0"),
+        (lambda: Net2Wider(noise=float("nan")), "`noise` must be a finite number of at least 0"),
         (lambda: Net2Wider(seed=1.5), "`seed` must be an integer of at least 0"),
     ],
 )

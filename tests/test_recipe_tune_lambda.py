@@ -200,7 +200,7 @@ def test_a_folder_of_something_else_is_refused(data_dir, tmp_path):
     with pytest.raises(ValueError, match="holds something else than a search"):
         run(data_dir, tmp_path, *SCAN)
     (tmp_path / "configuration.json").write_text("[]")
-    with pytest.raises(ValueError, match="is not the configuration of a search"):
+    with pytest.raises(ValueError, match="is not a configuration"):
         run(data_dir, tmp_path, *SCAN)
     assert len(list(tmp_path.iterdir())) == 2
 

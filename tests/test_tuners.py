@@ -179,8 +179,8 @@ def test_grid_tries_every_combination_once(tmp_path):
     assert tried == [(0.0, "random"), (0.0, "net2wider"), (0.1, "random"), (0.1, "net2wider")]
 
 
-def test_grid_leaves_out_what_a_choice_makes_irrelevant():
-    oracle = tuning.GridSearch(lambda hp: mlp(), "val_loss").oracle
+def test_grid_leaves_out_what_a_choice_makes_irrelevant(tmp_path):
+    oracle = tuning.GridSearch(lambda hp: mlp(), "val_loss", directory=str(tmp_path)).oracle
     hp = oracle.get_space()
     hp.Choice("kind", ["a", "b"])
     with hp.conditional_scope("kind", ["b"]):
