@@ -17,10 +17,23 @@ def blocks(name):
     """Returns the Python blocks of a document, shortened to a few epochs."""
     text = (ROOT / name).read_text()
     code = re.findall(r"```python\n(.*?)```", text, flags=re.S)
-    return [block.replace("epochs=60", "epochs=11") for block in code]
+    for long, short in (("max_epochs=30", "max_epochs=2"), ("epochs=60", "epochs=11")):
+        code = [block.replace(long, short) for block in code]
+    return code
 
 
-def test_the_guide():
+def small_network():
+    inputs = keras.Input((32, 32, 3))
+    x = keras_grow.layers.GrowableConv2D(4, 3, strides=8)(inputs)
+    model = keras_grow.GrowableModel(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")  # KerasTuner
+def test_the_guide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     images = np.zeros((4, 32, 32, 3), "float32")
     names = {
         "keras": keras,
@@ -28,6 +41,7 @@ def test_the_guide():
         "keras_model": keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]),
         "total_steps": 100,
         "growth_steps": (20, 40),
+        "build": small_network,
     }
     for block in blocks("docs/guide.md"):
         if "model.compile" in block:
