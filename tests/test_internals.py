@@ -1,5 +1,6 @@
 """What Keras keeps private, and `internals.py` relies on: one test for each."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from networks import batch, dense_cnn, mlp, plain_cnn
 
-from keras_grow import internals
+from keras_grow import GrowableModel, internals
 
 
 def trained(optimizer):
@@ -165,3 +166,11 @@ def test_metrics_have_their_variables_before_the_first_step():
     names = [v.path for v in model.metrics_variables]
     model.fit(batch(model), np.zeros((8, 2)), verbose=0)
     assert [v.path for v in model.metrics_variables] == names and len(names) == 4
+
+
+def test_a_model_is_built_from_a_batch_where_several_processes_train_it():
+    """What `BuiltOnEveryWorker` overrides; tests/test_distribution.py has it at work."""
+    build = keras.Model._maybe_symbolic_build
+    assert list(inspect.signature(build).parameters) == ["self", "iterator", "data_batch"]
+    order = GrowableModel.__mro__
+    assert order.index(internals.BuiltOnEveryWorker) < order.index(keras.Model)
