@@ -6,6 +6,8 @@ import keras
 import pytest
 from hypothesis import HealthCheck, settings
 
+from keras_grow import GrowthMethod
+
 # Building a Keras model takes longer than hypothesis expects of one example.
 settings.register_profile(
     "keras_grow",
@@ -22,3 +24,8 @@ def _fresh_keras_state():
     """Every test starts from the same seeds and names."""
     keras.utils.clear_session(free_memory=False)  # collecting garbage each time is slow
     keras.utils.set_random_seed(0)
+
+
+def pytest_make_parametrize_id(config, val):
+    """Names a growth method the same in every process that runs tests."""
+    return val.name if isinstance(val, GrowthMethod) else None

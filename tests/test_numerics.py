@@ -71,7 +71,6 @@ def test_every_way_to_compute_trains_as_float32_does(way):
         Firefly(train_batches=1, score_batches=1, seed=1),
         GradMax(batches=1, iterations=1, seed=1),
     ],
-    ids=lambda method: method.name,
 )
 def test_float64_chooses_as_float32_does(method):
     expected, _ = fit(method=method, run_eagerly=True)
@@ -190,7 +189,7 @@ def test_a_regularized_model_is_scored_and_grows_within_fit():
     assert len(model.growth_history) == 3
 
 
-@pytest.mark.parametrize("method", [Firefly(seed=1), Splitting(seed=1), GradMax(seed=1)], ids=str)
+@pytest.mark.parametrize("method", [Firefly(seed=1), Splitting(seed=1), GradMax(seed=1)])
 def test_what_is_scored_is_the_task(method):
     """Regularizers, of weights and of activities, don't change what is chosen."""
     ends = []

@@ -33,7 +33,7 @@ def check_preserved(model, method, rate=0.35, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("method", [Net2Wider(noise=0, seed=1), Random(seed=1)], ids=str)
+@pytest.mark.parametrize("method", [Net2Wider(noise=0, seed=1), Random(seed=1)])
 def test_the_function_is_preserved(name, method):
     model = randomise(NETWORKS[name]())
     for _ in range(3):
