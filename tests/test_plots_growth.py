@@ -187,3 +187,15 @@ def test_the_history_of_a_growing_model_marks_its_growths():
 def test_bad_runs(runs, arguments, message):
     with pytest.raises(ValueError, match=message):
         plots.growth_curve(runs, **arguments)
+
+
+def test_runs_validated_once_at_the_end_are_shown_by_their_training():
+    one = run(4)
+    one["history"] |= {"val_accuracy": [0.5], "val_loss": [1.0]}
+    one["configuration"] = {"test_every": 4}
+    accuracy, loss, _ = plots.growth_curve({"a": one, "b": one}).axes
+    assert (accuracy.get_ylabel(), loss.get_ylabel()) == (
+        "training\naccuracy (%)",
+        "training\nloss",
+    )
+    np.testing.assert_allclose(lines(accuracy)["a"].get_ydata(), one["history"]["accuracy"])

@@ -97,6 +97,11 @@ def _history(label: Any, run: Any) -> dict[str, np.ndarray]:
     every = (_part(run, "configuration") or {}).get("test_every", 1)
     check_positive_int("test_every", every)
     columns = {name: _column(label, name, v, epochs, every) for name, v in history.items()}
+    # Validated once, at the end: a point is no curve, the training metric is one.
+    single = [n for n, c in columns.items() if np.isfinite(c).sum() < min(2, epochs)]
+    for name in single:
+        if name.startswith("val_") and name.removeprefix("val_") in columns:
+            del columns[name]
     size = _part(run, "parameters")  # which a recipe records for a network that does not grow, too
     if size is not None and not _growths(run):
         columns.setdefault("params", np.full(epochs, float(size)))

@@ -73,9 +73,16 @@ def _draw_panel(axes: Axes, curves: Mapping[str, Curve], name: str) -> None:
     title = _scale(axes, name)
     if not alone and all(f"val_{name}" in curve.columns for curve in curves.values()):
         title = f"held-out\n{title}"
+    elif not alone and name != "params" and not _validated(curves, name):
+        title = f"training\n{title}"
     axes.set_ylabel(title)
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _validated(curves: Mapping[str, Curve], name: str) -> bool:
+    """Whether any of the runs was validated along the way."""
+    return any(f"val_{name}" in curve.columns for curve in curves.values())
 
 
 def _scale(axes: Axes, name: str) -> str:
