@@ -56,14 +56,7 @@ def main(argv: list[str] | None = None) -> dict:
     """Runs the recipe with command-line arguments, and returns what it writes to the JSON."""
     args = parse(argv)
     keras.utils.set_random_seed(args.seed)
-    images = data.load(
-        args.dataset,
-        args.batch_size,
-        args.data_dir,
-        args.train_examples,
-        args.validation_examples,
-        args.seed,
-    )
+    images = load(args)
     asked = {k: v for k, v in configuration(args).items() if k not in ("out", "data_dir")}
     common.claim(args.out / BACKUP / "configuration.json", asked)
     with common.dtype_policy(args.mixed_precision):
@@ -76,6 +69,18 @@ def main(argv: list[str] | None = None) -> dict:
     print(summary(run))
     print(f"results.json and model.keras are in {args.out}")
     return run.to_dict()
+
+
+def load(args: argparse.Namespace) -> data.Data:
+    """Loads the images that the arguments ask for."""
+    return data.load(
+        args.dataset,
+        args.batch_size,
+        args.data_dir,
+        args.train_examples,
+        args.validation_examples,
+        args.seed,
+    )
 
 
 def build_model(args: argparse.Namespace, images: data.Data) -> keras_grow.GrowableModel:

@@ -75,14 +75,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     args, training = parse(argv)
     asked = claim(args, training)
     keras.utils.set_random_seed(training.seed)
-    images = data.load(
-        training.dataset,
-        training.batch_size,
-        training.data_dir,
-        training.train_examples,
-        training.validation_examples,
-        training.seed,
-    )
+    images = cifar.load(training)
     board = keras.callbacks.TensorBoard(str(args.out / "tensorboard"), write_graph=False)
     with common.dtype_policy(training.mixed_precision):
         tuner = make_tuner(args, training, images)

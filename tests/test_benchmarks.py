@@ -187,8 +187,7 @@ def test_widening_alone(tmp_path, capsys, monkeypatch):
     row = growth.main(arguments)["widening"]
     assert set(row["widths_after"].values()) == {6}
     assert row["parameters_after"] > row["parameters_before"]
-    # Linux counts resident pages by the thread, and adds up late: a peak may seem to sink a little.
-    assert row["peak_after_mib"] > 0.99 * row["peak_before_mib"] > 0
+    assert row["peak_after_mib"] >= row["peak_before_mib"] > 0
     assert row["peak_traced_mib"] > 0
     assert "VGG16 4 -> 6 channels" in capsys.readouterr().out
 
