@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import keras
 
-from keras_grow import growth_schedules, methods
+from keras_grow import growth_schedules, methods, progress
 from keras_grow.checks import check_ceilings, check_rate
 from keras_grow.events import GrowthEvent
 from keras_grow.growth_schedules import Schedule
@@ -32,7 +32,8 @@ class GrowthCallback(keras.callbacks.Callback):
         penalty: A `SimilarityPenalty`, `None` for no penalty, or "default".
         max_params: The most trainable parameters that the model may have.
         max_widths: The most channels of any group, or group name -> the most channels.
-        verbose: 1 prints a line for each growth, 0 prints nothing.
+        verbose: 1 prints a line for each growth, and in a terminal or a notebook a progress bar
+            while a long choice of neurons lasts; 0 prints nothing.
 
     Raises:
         ValueError: if an argument is wrong.
@@ -110,13 +111,14 @@ class GrowthCallback(keras.callbacks.Callback):
             self._grow(epoch)
 
     def _grow(self, epoch: int) -> None:
-        event = self.model.grow(
-            self.rate,
-            self.method,
-            max_params=self.max_params,
-            max_widths=self.max_widths,
-            epoch=epoch,
-        )
+        with progress.hidden(not self.verbose):
+            event = self.model.grow(
+                self.rate,
+                self.method,
+                max_params=self.max_params,
+                max_widths=self.max_widths,
+                epoch=epoch,
+            )
         if event is None:
             self._stopped = True
             self._say(f"epoch {epoch}: growth stops at {self._ceiling()}")

@@ -7,7 +7,7 @@ import tensorflow as tf
 from networks import NETWORKS, batch, mlp, plain_cnn, randomise, relative_change
 from scipy import linalg
 
-from keras_grow import GrowableModel, Widening, progress
+from keras_grow import GrowableModel, Widening
 from keras_grow.budget import plan_budget
 from keras_grow.graph import find_groups
 from keras_grow.layers import (
@@ -365,16 +365,6 @@ def test_bad_arguments_are_refused(arguments):
     (name,) = arguments
     with pytest.raises((TypeError, ValueError), match=f"`{name}` must be a positive"):
         Splitting(**arguments)
-
-
-def test_a_progress_bar_appears_when_the_wait_gets_long(monkeypatch, capsys):
-    model = compiled(mlp())
-    data = problem(model)
-    model.grow(0.5, Splitting(seed=1), data=data)
-    assert capsys.readouterr().out == ""
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
-    model.grow(0.5, Splitting(seed=1), data=data)
-    assert "product" in capsys.readouterr().out
 
 
 def test_the_config_makes_an_equal_method():
