@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import common
 
@@ -48,6 +49,7 @@ def describe_all(tuner: GrowthTuner, asked: dict) -> dict:
         "versions": common.versions(),
         "machine": common.machine(),
         "trials": trials,
+        "by_value": by_value(trials),
     }
 
 
@@ -57,7 +59,7 @@ def describe(trial, executions: list[dict]) -> dict:
     completed = trial.status == "COMPLETED"
     histories = [execution["history"] for execution in executions] if completed else []
     accuracies = [history[OBJECTIVE][-1] for history in histories]
-    trained = len(histories[0][OBJECTIVE]) if histories else 0
+    trained = len(histories[0]["loss"]) if histories else 0
     return {
         "id": trial.trial_id,
         "status": trial.status,
@@ -80,6 +82,10 @@ def table(trials: list[dict]) -> str:
         values = [trial["hyperparameters"].get(name, "") for name in names]
         cells = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
         rows.append([trial["id"], *cells, str(trial["epochs"]), *_measured(trial)])
+    return _aligned(rows)
+
+
+def _aligned(rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -97,11 +103,61 @@ def _measured(trial: dict) -> list[str]:
     return [accuracy, params, f"{sum(trial['seconds']):.0f}", ""]
 
 
-def figures(trials: list[dict]) -> dict[str, Figure]:
-    """Draws the accuracy against each number that was searched, of the trials trained longest."""
+def by_value(trials: list[dict]) -> dict[str, list[dict]]:
+    """Sums up the trials trained longest: what each value came to, over all that have it.
+
+    In a grid, where every value meets every other one, the values of a hyperparameter differ by
+    its own effect alone, and each has many runs. Elsewhere they differ by the company they keep,
+    too.
+
+    Returns:
+        Hyperparameter -> for each value, smallest first, `value`, `mean` accuracy, its standard
+        `error` (`None` for a single run) and the number of `runs`.
+    """
+    kept = _longest(trials)
+    return {
+        name: [
+            {"value": value, **_estimated(accuracies)}
+            for value, accuracies in sorted(_pooled(kept, name).items())
+        ]
+        for name in (kept[0]["hyperparameters"] if kept else ())
+    }
+
+
+def _longest(trials: list[dict]) -> list[dict]:
+    """Returns the completed trials that were trained longest."""
     trials = [trial for trial in trials if trial["mean"] is not None]
     longest = max((trial["epochs"] for trial in trials), default=0)
-    trials = [trial for trial in trials if trial["epochs"] == longest]
+    return [trial for trial in trials if trial["epochs"] == longest]
+
+
+def _pooled(trials: list[dict], name: str) -> dict[Any, list[float]]:
+    """Returns value -> accuracies of all trials that have it."""
+    pooled: dict[Any, list[float]] = {}
+    for trial in trials:
+        pooled.setdefault(trial["hyperparameters"][name], []).extend(trial["accuracies"])
+    return pooled
+
+
+def _estimated(accuracies: list[float]) -> dict:
+    runs = len(accuracies)
+    error = statistics.stdev(accuracies) / math.sqrt(runs) if runs > 1 else None
+    return {"mean": statistics.mean(accuracies), "error": error, "runs": runs}
+
+
+def table_by_value(found: dict[str, list[dict]]) -> str:
+    """Returns what `by_value` found as plain text, of the values that several runs have."""
+    rows = [["", "value", "val. accuracy %", "runs"]]
+    for name, values in found.items():
+        for each in values if all(each["error"] is not None for each in values) else ():
+            accuracy = f"{100 * each['mean']:.2f} +- {100 * each['error']:.2f}"
+            rows.append([name, f"{each['value']}", accuracy, f"{each['runs']}"])
+    return _aligned(rows) if len(rows) > 1 else ""
+
+
+def figures(trials: list[dict]) -> dict[str, Figure]:
+    """Draws the accuracy against each number that was searched, of the trials trained longest."""
+    trials = _longest(trials)
     drawn = {}
     for name in trials[0]["hyperparameters"] if trials else ():
         if name in NAMES and NAMES[name].kind is not str:
@@ -112,7 +168,7 @@ def figures(trials: list[dict]) -> dict[str, Figure]:
 
 
 def series(trials: list[dict], name: str) -> tuple[dict[str, dict[float, list[float]]], bool]:
-    """Groups trials that differ in one hyperparameter only; in a random search, all of them.
+    """Groups trials that differ in one hyperparameter only; where these are many, all of them.
 
     Returns:
         Label -> {value: accuracies}, and whether a line may join the values of a label.
@@ -124,7 +180,6 @@ def series(trials: list[dict], name: str) -> tuple[dict[str, dict[float, list[fl
         curves.setdefault(label, {})[trial["hyperparameters"][name]] = trial["accuracies"]
     if len(curves) <= MOST_CURVES and 2 * len(curves) <= len(trials):
         return curves, True
-    scattered: dict[float, list[float]] = {}
-    for trial in trials:
-        scattered.setdefault(trial["hyperparameters"][name], []).extend(trial["accuracies"])
-    return {"all trials": scattered}, False
+    pooled = _pooled(trials, name)
+    counts = {len(accuracies) for accuracies in pooled.values()}
+    return {"all trials": pooled}, len(counts) == 1 and counts != {1}

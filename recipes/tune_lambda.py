@@ -62,11 +62,11 @@ MAY_CHANGE = ("out", "data_dir", "trials", "penalty_weight")
 
 
 class LastEpochHyperModel(tuning.GrowthHyperModel):
-    """Has a trial judged by its last epoch."""
+    """Has a trial judged by its last epoch, the only one after which it is validated."""
 
-    def fit(self, *args, **kwargs) -> dict[str, float]:
+    def fit(self, *args, epochs: int, **kwargs) -> dict[str, float]:
         """Trains a model, and returns what its last epoch logged."""
-        history = super().fit(*args, **kwargs).history
+        history = super().fit(*args, epochs=epochs, validation_freq=[epochs], **kwargs).history
         return {name: values[-1] for name, values in history.items()}
 
 
@@ -94,7 +94,9 @@ def main(argv: list[str] | None = None) -> dict | None:
         partial.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     for name, figure in trials.figures(found["trials"]).items():
         figure.savefig(args.out / f"accuracy_against_{name}.png", dpi=150)
-    print(f"\n{trials.table(found['trials'])}\n\ntrials.json and figures are in {args.out}")
+    for text in (trials.table(found["trials"]), trials.table_by_value(found["by_value"])):
+        print(f"\n{text}" if text else "")
+    print(f"\ntrials.json and figures are in {args.out}")
     return found
 
 

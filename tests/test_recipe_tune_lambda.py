@@ -225,6 +225,34 @@ def test_series_of_a_scan_and_of_a_search():
     )
 
 
+def test_a_grid_is_summed_up_by_value():
+    grid = [
+        trial([a / 10, a / 10 + n / 5], weight_sum=a, penalty_epochs=n, method=m)
+        for a in (4, 1)
+        for n in (1, 2)
+        for m in ("random", "firefly")
+    ]
+    found = trials.by_value([*grid, trial([0.9], epochs=1, weight_sum=1, penalty_epochs=1)])
+    of_one = [0.1, 0.3, 0.1, 0.3, 0.1, 0.5, 0.1, 0.5]
+    assert [each["value"] for each in found["weight_sum"]] == [1, 4]
+    assert found["weight_sum"][0] == {
+        "value": 1,
+        "mean": pytest.approx(0.25),
+        "error": pytest.approx(statistics.stdev(of_one) / 8**0.5),
+        "runs": 8,
+    }
+    assert [each["value"] for each in found["method"]] == ["firefly", "random"]
+    rows = trials.table_by_value(found).splitlines()
+    assert len(rows) == 7 and rows[1].split() == ["weight_sum", "1", "25.00", "+-", "6.27", "8"]
+    assert trials.series(grid, "weight_sum")[1]  # as many runs of each value: a line may join them
+
+
+def test_single_runs_have_no_summary():
+    found = trials.by_value([trial([0.5], weight=w / 7) for w in (1, 2)])
+    assert [each["error"] for each in found["weight"]] == [None, None]
+    assert trials.table_by_value(found) == trials.table_by_value(trials.by_value([])) == ""
+
+
 def test_figures_are_of_the_trials_trained_longest():
     found = [trial([0.5, 0.6], weight=w, method="random") for w in (0.0, 0.1)]
     drawn = trials.figures([*found, trial([0.9], epochs=1, weight=0.5, method="random")])

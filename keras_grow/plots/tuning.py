@@ -26,8 +26,9 @@ def hyperparameter_curve(
 ) -> Figure:
     """Draws accuracy against a hyperparameter.
 
-    A marker is the mean over the repetitions of a value, its bar goes from the lowest to the
-    highest. Zero has a place at the left of a logarithmic axis.
+    A marker is the mean over the repetitions of a value; its thin bar goes from the lowest to the
+    highest, its thick one a standard error of the mean to each side. Zero has a place at the left
+    of a logarithmic axis.
 
     Args:
         results: A mapping from value of the hyperparameter to accuracies (from 0 to 1), one per
@@ -90,6 +91,8 @@ def _draw(axes: Axes, label: str, runs: Mapping, style: Mapping) -> None:
     low = mean - [each.min() for each in percent]
     high = [each.max() for each in percent] - mean
     axes.errorbar(x, mean, yerr=[low, high], label=label, capsize=3, **style)
+    error = [each.std(ddof=1) / np.sqrt(each.size) if each.size > 1 else 0.0 for each in percent]
+    axes.errorbar(x, mean, yerr=error, linestyle="none", elinewidth=4, color=style["color"])
 
 
 def _spread(labelled: Mapping[str, Mapping]) -> str:
@@ -97,7 +100,8 @@ def _spread(labelled: Mapping[str, Mapping]) -> str:
     counts = sorted({len(each) for runs in labelled.values() for each in runs.values()})
     if counts == [1]:
         return "one run each"
-    return f"mean and range of {' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))}"
+    number = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+    return f"mean, its error, and range of {number}"
 
 
 def _scale(axes: Axes, values: Sequence[float], log: bool) -> None:
