@@ -17,6 +17,7 @@ from keras_grow.checks import check_positive_int
 from keras_grow.files import PARTIAL
 from keras_grow.model import GrowableModel
 from keras_grow.skipped_steps import SkippedSteps
+from keras_grow.tensorflow_data import is_dataset, make_iterators
 
 FILE = "latest.backup"
 
@@ -135,7 +136,7 @@ class GrowthBackup(keras.callbacks.Callback):
 
     def _stateful(self) -> list:
         """Returns the callbacks that keep a state, all of which must come before this one."""
-        callbacks = self.model.fit_callbacks
+        callbacks = self.model.fit_arguments["callbacks"]
         stateful = [c for c in callbacks if hasattr(c, "get_state") and hasattr(c, "set_state")]
         for callback in stateful:
             if self in callbacks[: callbacks.index(callback)]:
@@ -161,8 +162,16 @@ class GrowthBackup(keras.callbacks.Callback):
         training_state.set_random_state(content["random"])
         if not self._steps_before:
             training_state.restore_kept(self.model, content, arrays)
+        self._pass_epochs(content["epoch"])
         internals.set_first_epoch(self.model, content["epoch"])
         self._say(content)
+
+    def _pass_epochs(self, epoch: int) -> None:
+        """Has a data set that is read once an epoch come in the order that is due."""
+        given = self.model.fit_arguments
+        data = given.get("x")
+        if is_dataset(data) and given.get("steps_per_epoch") is None:
+            make_iterators(data, internals.iterators_of(epoch - given.get("initial_epoch", 0)))
 
     def _check_steps(self, content: Mapping[str, Any]) -> None:
         if content["step"] and content["steps_per_execution"] != self.model.steps_per_execution:

@@ -288,6 +288,16 @@ def set_first_epoch(model: keras.Model, epoch: int | None) -> None:
     model._initial_epoch = epoch
 
 
+def iterators_of(epochs: int) -> int:
+    """Returns how many iterators `fit` makes of a data set of known length in some epochs.
+
+    Relies on `EpochIterator._enumerate_iterator` (keras/src/trainers/epoch_iterator.py): without
+    `steps_per_epoch` it makes one as an epoch begins, and another, which it doesn't read, as the
+    epoch ends.
+    """
+    return 2 * epochs
+
+
 def build_metrics(model: keras.Model, batch: Any) -> None:
     """Makes the variables of a model's metrics, if its first step hasn't made them yet.
 

@@ -72,7 +72,7 @@ class GrowableModel(internals.BuiltOnEveryWorker, keras.Model):
         self._growth_history: tuple[GrowthEvent, ...] = ()
         self._window: PenaltyWindow | None = None
         self._training_data: ScoringData | None = None
-        self._fit_callbacks: tuple = ()
+        self._fit_arguments: dict[str, Any] = {}
 
     @classmethod
     def from_keras(cls, model: keras.Model) -> GrowableModel:
@@ -263,7 +263,7 @@ class GrowableModel(internals.BuiltOnEveryWorker, keras.Model):
         check_callbacks(callbacks)
         # A `CallbackList` holds the callbacks itself.
         callbacks = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
-        self._fit_callbacks = tuple(callbacks)
+        self._fit_arguments = {**arguments, "callbacks": tuple(callbacks)}
         try:
             if not any(getattr(callback, "needs_data", False) for callback in callbacks):
                 return super().fit(*args, **kwargs)
@@ -274,7 +274,7 @@ class GrowableModel(internals.BuiltOnEveryWorker, keras.Model):
             arguments = {**arguments, "x": data.stream, "callbacks": [counter, *callbacks]}
             return super().fit(**arguments)
         finally:
-            self._training_data, self._fit_callbacks = None, ()
+            self._training_data, self._fit_arguments = None, {}
             if isinstance(self.train_function, SkippedSteps):  # `fit` was interrupted there
                 self.train_function.end()
 
@@ -284,9 +284,9 @@ class GrowableModel(internals.BuiltOnEveryWorker, keras.Model):
         return self._training_data
 
     @property
-    def fit_callbacks(self) -> tuple:
-        """The callbacks that the `fit` that is running was given, in order."""
-        return self._fit_callbacks
+    def fit_arguments(self) -> Mapping[str, Any]:
+        """What the `fit` that is running was given, the callbacks as a tuple."""
+        return self._fit_arguments
 
     def train_step(self, data):
         """Takes one training step on the task loss plus, in its window, the penalty."""

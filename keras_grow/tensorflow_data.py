@@ -16,6 +16,23 @@ def is_dataset(data: Any) -> bool:
     )
 
 
+def make_iterators(dataset: Any, count: int) -> None:
+    """Makes iterators of a `tf.data.Dataset`, and drops them.
+
+    What shuffles or draws in it takes new seeds for each iterator, and TensorFlow counts them: the
+    next one comes in the order that it would have had after so many others. Nothing is read, so
+    it takes milliseconds.
+
+    Args:
+        dataset: The data set.
+        count: Number of iterators. Of a data set of unknown length none are made: how many Keras
+            has made of it depends on where it found the end.
+    """
+    if int(dataset.cardinality()) >= 0:
+        for _ in range(count):
+            iter(dataset)
+
+
 def tap_dataset(dataset: Any, kept: deque) -> Any:
     """Returns the same data set, whose batches are also appended to `kept` as they pass by."""
     import tensorflow as tf

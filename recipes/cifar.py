@@ -16,8 +16,7 @@ weight_decay / (1 - momentum), which decays as fast. Biases and normalisation de
 
 Nothing is chosen by the test accuracy that is printed along the way (`--test-every`). Writes
 `results.json` (see common.Run) and `model.keras` into --out. A run that was stopped goes on from
-its last epoch: give the same command again, with its --out. (Its images then come in the order of
-the first epochs again: see docs/saving.md.)
+its last epoch, and ends as if it had not been: give the same command again, with its --out.
 
 Reference: Sakai and Hotta, Growing Deep Neural Network Considering with Similarity between Neurons.
 """

@@ -352,6 +352,37 @@ def test_a_plateau_goes_on():
         assert schedule.growths_left == 0
 
 
+def shuffled():
+    """What most scripts train on: read once an epoch, and each time in another order."""
+    rows = tf.data.Dataset.range(len(X)).shuffle(len(X), seed=4).batch(SIZE)
+    draws = tf.data.Dataset.random(seed=5, rerandomize_each_iteration=True)
+
+    def load(i, draw):
+        noise = tf.random.stateless_normal((SIZE, 6, 6, 2), [draw, 0])
+        return tf.gather(X, i) + noise, tf.gather(Y, i)
+
+    return tf.data.Dataset.zip(rows, draws).map(load).prefetch(2)
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 1])
+def test_a_data_set_is_shuffled_as_in_its_epoch(tmp_path, save_freq):
+    """Firefly keeps batches of it as they pass by."""
+    assert_goes_on(
+        tmp_path,
+        StopAt(2, 1),
+        StopAt(3),
+        data=lambda: {"x": shuffled(), "shuffle": False},
+        backup={"save_freq": save_freq},
+    )
+
+
+def test_only_the_epochs_of_this_fit_are_passed(tmp_path):
+    def data():
+        return {"x": shuffled(), "shuffle": False, "initial_epoch": 1}
+
+    assert_goes_on(tmp_path, StopAt(3), data=data, growth=copying)
+
+
 def test_a_window_in_the_middle_of_an_epoch_goes_on():
     model, twin = eager(), eager()
     twin.set_weights(model.get_weights())

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from networks import batch, dense_cnn, mlp, plain_cnn
 
 from keras_grow import GrowableModel, internals
@@ -156,6 +157,18 @@ def test_fit_starts_at_the_epoch_that_is_set_as_it_begins():
     assert model.fit(x, y, epochs=4, verbose=0, callbacks=[begin]).epoch == [2, 3]
     internals.set_first_epoch(model, None)
     assert model.fit(x, y, epochs=1, verbose=0).epoch == [0]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_iterators_that_fit_makes_of_a_data_set(epochs, monkeypatch):
+    model = trained("sgd")
+    data = tf.data.Dataset.from_tensors((batch(model), np.zeros((8, 2))))
+    assert int(data.cardinality()) == 1
+    made = []
+    make = tf.data.Dataset.__iter__
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", lambda self: made.append(self) or make(self))
+    model.fit(data, epochs=epochs, shuffle=False, verbose=0)
+    assert len(made) == internals.iterators_of(epochs)
 
 
 def test_metrics_have_their_variables_before_the_first_step():

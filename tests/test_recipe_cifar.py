@@ -125,6 +125,27 @@ def test_the_same_seed_gives_the_same_run(grown, data_dir, tmp_path):
             np.testing.assert_allclose(again["history"][name], values, rtol=1e-3, atol=1e-5)
 
 
+def test_a_stopped_run_ends_as_if_it_had_not_been(grown, data_dir, tmp_path, monkeypatch):
+    _, results = grown
+
+    class Killed(Exception):
+        pass
+
+    def killed(self, epoch, logs=None):
+        if epoch == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(keras_grow.GrowthBackup, "on_epoch_begin", killed)
+        run(data_dir, tmp_path)
+    assert not (tmp_path / "results.json").exists()
+    after = run(data_dir, tmp_path)
+    for name, values in results["history"].items():
+        if name != "seconds":
+            np.testing.assert_allclose(after["history"][name], values, rtol=1e-3, atol=1e-5)
+    assert after["widths"] == results["widths"]
+
+
 def test_progress_and_summary_are_printed(grown, printed):
     _, results = grown
     printed = printed.getvalue()
