@@ -2,8 +2,9 @@
 
 A stock tuner builds a trial's model anew from its hyperparameters and loads weights into it, which
 do not fit once the model has grown. These tuners are used in the same way, and save and load
-`.keras` files instead. They rely on `Tuner._build_hypermodel` (keras_tuner/src/engine/tuner.py,
-KerasTuner 1.4.8), which is the one place where a tuner makes the model of an execution.
+`.keras` files instead. They rely on two things that KerasTuner 1.4.8 keeps private:
+`Tuner._build_hypermodel` (keras_tuner/src/engine/tuner.py), the one place where a tuner makes the
+model of an execution, and the brackets of `HyperbandOracle` (keras_tuner/src/tuners/hyperband.py).
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from typing import Any
 
 import keras
 import numpy as np
+
+from keras_grow.checks import check_positive_int
+from keras_grow.files import replacing
 
 try:
     import keras_tuner
@@ -160,8 +164,9 @@ class _Keeper(keras.callbacks.Callback):
         """Records the epoch, and saves the model where it is the best one so far."""
         for name, value in (logs or {}).items():
             self._history[name].append(float(value) if math.isfinite(value) else None)
-        if not self.objective.has_value(logs):  # `HyperModel.fit` computes it after the last epoch
-            self.model.save(self.folder / BEST)
+        if not self.objective.has_value(logs):
+            if math.isinf(self._best):  # perhaps `HyperModel.fit` computes it, after the last epoch
+                self.model.save(self.folder / BEST)
             return
         value = self.objective.get_value(logs)
         if self.objective.better_than(value, self._best):
@@ -175,16 +180,49 @@ class _Keeper(keras.callbacks.Callback):
         growth = [event.to_dict() for event in getattr(self.model, "growth_history", [])]
         seconds = time.perf_counter() - self._begun
         self._records.append({"history": self._history, "growth": growth, "seconds": seconds})
-        (self.folder / EXECUTIONS).write_text(json.dumps(self._records, allow_nan=False))
+        with replacing(self.folder / EXECUTIONS) as partial:
+            partial.write_text(json.dumps(self._records, allow_nan=False))
         self.execution += 1
 
 
 class Hyperband(GrowthTuner, keras_tuner.Hyperband):
-    """`keras_tuner.Hyperband`, for models that grow. Arguments as there; see `GrowthTuner`.
+    """`keras_tuner.Hyperband`, for models that grow. See `GrowthTuner`.
 
     A schedule of growth counts a trial's epochs through all of its rounds (`OnPlateau` begins
-    anew in each).
+    anew in each). Networks that haven't grown yet don't tell how well they grow, so no round ends
+    before the first growth.
+
+    Args:
+        *args: See `keras_tuner.Hyperband`.
+        min_epochs: The fewest epochs of a round. Defaults to one more than the epochs before the
+            first growth of a `GrowthHyperModel`, where `every` is a number (or numbers).
+        **kwargs: See `keras_tuner.Hyperband`.
+
+    Raises:
+        ValueError: if `max_epochs` is less than `min_epochs`.
     """
+
+    def __init__(self, *args, min_epochs: int | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        if min_epochs is None:
+            min_epochs = 1 + getattr(self.hypermodel, "epochs_before_growth", 0)
+        check_positive_int("min_epochs", min_epochs)
+        # A worker asks its chief; a search that is taken up again has its brackets.
+        if isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle) and not self.oracle.trials:
+            _begin_brackets(self.oracle, min_epochs)
+
+
+def _begin_brackets(oracle: keras_tuner.oracles.HyperbandOracle, min_epochs: int) -> None:
+    """Makes the first bracket anew, as `HyperbandOracle.__init__` does with `min_epochs = 1`."""
+    if oracle.max_epochs < min_epochs:
+        raise ValueError(
+            f"`max_epochs` must be at least {min_epochs}, so that a model grows and trains on. "
+            f"Received: max_epochs={oracle.max_epochs}"
+        )
+    oracle.min_epochs = min_epochs
+    oracle._current_bracket = oracle._get_num_brackets() - 1
+    oracle._brackets = []
+    oracle._start_new_bracket()
 
 
 class BayesianOptimization(GrowthTuner, keras_tuner.BayesianOptimization):

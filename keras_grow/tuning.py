@@ -156,6 +156,14 @@ class GrowthHyperModel(keras_tuner.HyperModel):
             )
         return model
 
+    @property
+    def epochs_before_growth(self) -> int:
+        """The most epochs that pass before the first growth; 0 where a schedule decides."""
+        every = self.space["every"]
+        if isinstance(every, Schedule):
+            return 0
+        return max(every) if isinstance(every, tuple | list) else every
+
     def growth(self, hp) -> GrowthCallback:
         """Returns the callback that grows a model as some hyperparameters say.
 
@@ -172,8 +180,9 @@ class GrowthHyperModel(keras_tuner.HyperModel):
         )
         return GrowthCallback(
             values["rate"],
-            copy.deepcopy(values["every"]),  # a schedule may remember what it has seen
-            values["method"],
+            # Both may remember what they have seen.
+            copy.deepcopy(values["every"]),
+            copy.deepcopy(values["method"]),
             penalty if penalty.weight or penalty.weight_sum else None,
             self.max_params,
             self.max_widths,

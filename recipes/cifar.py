@@ -278,5 +278,5 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (data.DataError, common.FolderError) as error:
+    except (data.DataError, ValueError) as error:
         sys.exit(str(error))

@@ -94,7 +94,7 @@ def read_run(path: str | os.PathLike) -> Run:
         ) from error
     except ValueError as error:  # not JSON, or not even text
         raise ValueError(
-            f"{path} is damaged or only half written: {error}. Run the recipe again."
+            f"{path} is damaged or only half written: {error}. Delete it and run the recipe again."
         ) from error
     return _run_from(content, path)
 
@@ -112,7 +112,7 @@ def _run_from(content: Any, path: str | os.PathLike) -> Run:
     names = [field.name for field in fields(Run)]
     missing = [name for name in names if name not in content]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}. Run the recipe again.")
+        raise ValueError(f"{path} lacks {', '.join(missing)}. Delete it and run the recipe again.")
     return Run(**{name: content[name] for name in names})
 
 

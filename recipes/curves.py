@@ -30,7 +30,9 @@ with quietly():
 
 RESULTS, MODEL = "results.json", "model.keras"
 FIGURES = ["growth_curve.png", "similarity_over_time.png", "similarity_histogram.png"]
-ELSEWHERE = ("seed", "out", "data_dir", "widths_from")  # makes no label
+# What makes no label; of a network that doesn't grow, how it would.
+ELSEWHERE = ("seed", "out", "data_dir", "widths_from", "widths")
+OF_GROWTH = ("method", "rate", "every", "penalty", "penalty_weight", "weight_sum", "penalty_epochs")
 
 
 def main(argv: list[str] | None = None) -> list[Path]:
@@ -68,15 +70,27 @@ def draw(labelled: dict[str, list[int]], runs: list[common.Run], args) -> dict:
 
 def labels_of(runs: list[common.Run]) -> list[str]:
     """Names each run by what is not the same in all of them, but for the seed."""
-    asked = [
-        {name: value for name, value in run.configuration.items() if name not in ELSEWHERE}
-        for run in runs
-    ]
-    names = list(dict.fromkeys(name for each in asked for name in each))
-    differ = [name for name in names if any(a.get(name) != asked[0].get(name) for a in asked)]
+    asked = [_asked(run) for run in runs]
+    names = dict.fromkeys(name for each in asked for name in each)
+    if any("static" in each for each in asked) and any("method" in each for each in asked):
+        differ = {"static": None, "method": None}
+    else:
+        differ = {}
+    for name in names:
+        if len({repr(each[name]) for each in asked if name in each}) > 1:
+            differ[name] = None
     if not differ:
         return [runs[0].recipe] * len(runs)
-    return [", ".join(_described(name, each.get(name)) for name in differ) for each in asked]
+    return [
+        ", ".join(_described(name, each[name]) for name in differ if name in each) for each in asked
+    ]
+
+
+def _asked(run: common.Run) -> dict:
+    """Returns the part of a run's configuration that may name it."""
+    static = bool(run.configuration.get("static"))
+    left_out = {*ELSEWHERE, *(OF_GROWTH if static else ["static"])}
+    return {name: value for name, value in run.configuration.items() if name not in left_out}
 
 
 def _described(name: str, value) -> str:

@@ -33,7 +33,8 @@ class Summary:
         neurons: Mean final number of neurons.
         parameters: Mean final number of parameters.
         flops: Mean training floating-point operations.
-        similarity: Mean |cosine| between neurons at the end, or `None` where nothing logs it.
+        similarity: Mean |cosine| between neurons at the end, or `None` where nothing logs it, or
+            a run broke down.
         unhelpful: Mean number of neurons taken without a helping score.
         gain: Per seed, the accuracy less that of the same seed without penalty, or `None`.
     """
@@ -53,7 +54,13 @@ class Summary:
     def to_dict(self) -> dict:
         """Returns the row of the JSON, with the paper's result."""
         paper = published(self.row.dataset, self.row.model, self.row.method, self.row.setting)
-        return {**asdict(self), "paper": paper and paper._asdict()}
+        several = len(self.accuracies) > 1
+        return {
+            **asdict(self),
+            "mean": mean(self.accuracies),
+            "deviation": stdev(self.accuracies) if several else None,
+            "paper": paper and paper._asdict(),
+        }
 
 
 def collect(rows: Sequence[Row], seeds: Sequence[int], folder: Path) -> list[Summary]:
@@ -82,7 +89,7 @@ def _summary(row: Row, runs: list[common.Run], plain: list[common.Run] | None) -
 
     accuracies = [100 * run.test_accuracy for run in runs]
     seconds = average(lambda run: run.seconds["training"])
-    logged = all("similarity" in run.history for run in runs)
+    last = [run.history.get("similarity", [None])[-1] for run in runs]
     return Summary(
         row=row,
         accuracies=accuracies,
@@ -92,7 +99,7 @@ def _summary(row: Row, runs: list[common.Run], plain: list[common.Run] | None) -
         neurons=average(lambda run: run.neurons),
         parameters=average(lambda run: run.parameters),
         flops=average(lambda run: run.training_flops),
-        similarity=average(lambda run: run.history["similarity"][-1]) if logged else None,
+        similarity=None if None in last else mean(last),
         unhelpful=average(lambda run: sum(event["unhelpful"] for event in run.growth)),
         gain=plain
         and [

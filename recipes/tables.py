@@ -1,6 +1,6 @@
 """Runs the paper's Tables 1, 2 and 3, and prints ours beside the paper's.
 
-    python recipes/tables.py --preset quick --jobs 2               # 2 cores: about an hour
+    python recipes/tables.py --preset quick --jobs 2               # 2 cores: about 1 1/2 hours
     python recipes/tables.py --preset quick --only vgg16 random firefly --seeds 0 1 2 3 4
     python recipes/tables.py --preset paper --tables 1 2 3         # 250 epochs, all images: a GPU
 
@@ -12,7 +12,8 @@ floating-point operations.
 Each cell is a run of recipes/cifar.py in a process and a folder of its own. What is stopped is
 taken up again by the same command: finished cells are kept, the others go on from their last
 epoch. Nothing is chosen by the test accuracy. Writes into --out: tables.md and tables.json, and a
-folder for each cell, with its results, its model, and what it printed (log.txt).
+folder for each cell, with its results, its model, and what it printed (log.txt). The two files are
+of the rows that were asked for last; cells that were not stay in their folders.
 
 Reference: Sakai and Hotta, Growing Deep Neural Network Considering with Similarity between Neurons.
 """
@@ -36,6 +37,8 @@ with quietly():
     import table_text
     from table_cells import PRESETS, Row, command, only, rows_of, with_sizes
 
+# Options of recipes/cifar.py that take the place of the preset's.
+GIVEN = ("train-examples", "epochs", "every", "width", "penalty-weight", "weight-sum")
 CIFAR = Path(__file__).with_name("cifar.py")
 
 
@@ -53,8 +56,15 @@ def main(argv: list[str] | None = None) -> dict:
         cells = [(r, s) for s in args.seeds for r in rows if bool(r.size_of) is static]
         Cells(args).run(cells)
     found = table_text.collect(rows, args.seeds, args.out)
-    result = {"protocol": args.protocol, "rows": [summary.to_dict() for summary in found]}
-    text = f"{protocol_text(args)}\n\n{table_text.tables(found)}"
+    result = {
+        "protocol": args.protocol,
+        "seeds": args.seeds,
+        "versions": common.versions(),
+        "machine": common.machine(),
+        "rows": [summary.to_dict() for summary in found],
+    }
+    seeds = " ".join(map(str, args.seeds))
+    text = f"{protocol_text(args)}, seeds {seeds}\n\n{table_text.tables(found)}"
     for name, content in (("tables.json", json.dumps(result, indent=1)), ("tables.md", text)):
         with common.replacing(args.out / name) as partial:
             partial.write_text(content + "\n")
@@ -78,6 +88,7 @@ class Cells:
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self._running: set[subprocess.Popen] = set()
+        self._ended = False
 
     def run(self, cells: Sequence[tuple[Row, int]]) -> None:
         """Runs the cells that aren't complete.
@@ -95,6 +106,7 @@ class Cells:
                     print(f"[{number}/{len(left)}] {future.result()}", flush=True)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                self._ended = True
                 for process in list(self._running):
                     process.terminate()
                 raise
@@ -114,12 +126,14 @@ class Cells:
                 env={**os.environ, **self._threads()},
             )
             self._running.add(process)
+            if self._ended:  # this one began while another failed
+                process.terminate()
             code = process.wait()
             self._running.discard(process)
         if code:
             end = (folder / "log.txt").read_text().rstrip().rpartition("\n")[2]
             raise CellError(
-                f"{row.folder(seed)} failed: {end}\nAll that it printed is in "
+                f"{row.folder(seed)} failed (exit status {code}): {end}\nAll that it printed is in "
                 f"{folder / 'log.txt'}. The same command takes the tables up again."
             )
         run = common.read_run(folder / "results.json")
@@ -157,6 +171,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--epochs", type=common.positive_int, help="instead of the preset's")
     add("--every", type=common.positive_int, help="instead of the preset's")
     add("--width", type=common.positive_int, help="of each layer at the start; vgg16 16")
+    add("--penalty-weight", type=common.non_negative, help="of Eq. 2; as in Eq. 5, 1")
+    add("--weight-sum", type=common.non_negative, help="lambda, of Eq. 4; 0.01")
     add("--jobs", type=common.positive_int, default=1, help="cells at a time")
     add("--data-dir", help="folder of TensorFlow Datasets, if not its default")
     add("--out", type=Path, help="folder to write to, or to go on in; runs/tables-<preset>")
@@ -174,8 +190,7 @@ def protocol(args: argparse.Namespace) -> dict:
     """Returns the options of recipes/cifar.py that all cells have in common."""
     chosen = dict(PRESETS[args.preset])
     chosen["schedule"] = args.schedule or ("cosine" if args.preset == "paper" else "hold")
-    given = {name: getattr(args, name.replace("-", "_")) for name in
-             ("train-examples", "epochs", "every", "width")}  # fmt: skip
+    given = {name: getattr(args, name.replace("-", "_")) for name in GIVEN}
     chosen |= {name: value for name, value in given.items() if value is not None}
     if "test-every" in chosen:
         chosen["test-every"] = chosen["epochs"]

@@ -12,8 +12,8 @@ data, schedule and training are those of cifar.py, whose other options work here
 Each setting trains `--seeds` times, from the same seeds for all settings (the order of the images
 differs), and is judged by the mean accuracy after the last epoch: to take the best epoch of each
 would be to choose it by the images that judge it. The test split is not looked at. Hyperband
-compares settings after fewer epochs than `--epochs`; the learning rate is that of the whole run
-all the same.
+compares settings after fewer epochs than `--epochs`, but not before the first growth; the learning
+rate is that of the whole run all the same.
 
 A search that was stopped goes on with the same command and --out. Several processes share one, as
 KerasTuner has it: the same command with KERASTUNER_TUNER_ID=chief, then worker-0, worker-1, ...,
@@ -93,7 +93,8 @@ def main(argv: list[str] | None = None) -> dict | None:
     with common.replacing(args.out / "trials.json") as partial:
         partial.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     for name, figure in trials.figures(found["trials"]).items():
-        figure.savefig(args.out / f"accuracy_against_{name}.png", dpi=150)
+        with common.replacing(args.out / f"accuracy_against_{name}.png") as partial:
+            figure.savefig(partial, dpi=150)
     for text in (trials.table(found["trials"]), trials.table_by_value(found["by_value"])):
         print(f"\n{text}" if text else "")
     print(f"\ntrials.json and figures are in {args.out}")
@@ -144,6 +145,8 @@ def make_tuner(args, training, images: data.Data) -> tuning.GrowthTuner:
 def hypermodel(args, training, build: Callable) -> LastEpochHyperModel:
     """Returns the hypermodel; raises a `ValueError` where a hyperparameter is wrong."""
     spaces = {name: getattr(args, name) for name in trials.NAMES}
+    if spaces["method"] == training.method:  # with the options that the network needs
+        spaces["method"] = cifar.method(training)
     return LastEpochHyperModel(build, **spaces, every=training.every, seed=training.seed)
 
 

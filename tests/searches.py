@@ -25,7 +25,7 @@ def hypermodel(**given):
 
 def search(folder, tuner=tuning.RandomSearch, model=None, epochs=3, callbacks=(), **given):
     if tuner is tuning.Hyperband:
-        given["seed"] = 1
+        given = {"seed": 1, "min_epochs": 1, **given}
     elif tuner is not tuning.GridSearch:
         given = {"max_trials": 2, "seed": 1, **given}
     given = {"objective": "val_loss", "directory": folder, "project_name": "search", **given}

@@ -116,9 +116,25 @@ def test_what_a_run_lacks_is_left_out(folders, tmp_path):
 
 
 def test_runs_are_named_by_what_differs():
-    runs = [finished(0), finished(1), finished(0, method="firefly", rate=0.5)]
-    assert curves.labels_of(runs) == ["random, rate None", "random, rate None", "firefly, rate 0.5"]
+    runs = [finished(seed, rate=0.35) for seed in (0, 1)]
+    runs.append(finished(0, method="firefly", rate=0.5))
+    assert curves.labels_of(runs) == [*["random, rate 0.35"] * 2, "firefly, rate 0.5"]
     assert curves.labels_of([finished(0), finished(1, out="elsewhere")]) == ["cifar"] * 2
+
+
+def test_a_baseline_is_not_named_by_how_it_would_have_grown():
+    grown = {"static": False, "widths": None, "epochs": 5}
+    baseline = {"static": True, "widths": {"conv1": 20}, "epochs": 5, "method": "firefly"}
+    runs = [finished(0, **grown), finished(0, **baseline), finished(1, **baseline)]
+    assert curves.labels_of(runs) == ["random", "static", "static"]
+    runs += [finished(0, **{**grown, "penalty": False}), finished(0, **{**baseline, "epochs": 2})]
+    assert curves.labels_of(runs) == [
+        "random, penalty, epochs 5",
+        "static, epochs 5",
+        "static, epochs 5",
+        "random, no penalty, epochs 5",
+        "static, epochs 2",
+    ]
 
 
 def damaged(folder):

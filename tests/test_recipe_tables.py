@@ -1,4 +1,5 @@
 import json
+import threading
 
 import pytest
 from small_cifar import recipe, write_tfds
@@ -121,8 +122,34 @@ def test_a_damaged_cell_is_named_and_left(finished):
 
 def test_a_failing_cell_is_told(data_dir, tmp_path):
     options = [*SMALL, *ROWS, "--data-dir", str(data_dir), "--out", str(tmp_path / "out")]
-    with pytest.raises(tables.CellError, match=r"random-neither-seed0 failed: [\s\S]*log\.txt"):
+    with pytest.raises(
+        tables.CellError, match=r"random-neither-seed0 failed \(exit status 1\): [\s\S]*log\.txt"
+    ):
         tables.main([*options, "--train-examples", "99999"])
+
+
+def test_a_cell_that_begins_while_another_fails_is_ended(tmp_path, monkeypatch):
+    """The one that failed frees its place for the next before anybody hears of it."""
+    args = tables.parse(["--out", str(tmp_path), "--seeds", "0", "1", "2"])
+    started = []
+
+    class Process:
+        def __init__(self, command, **kwargs):
+            started.append(self)
+            self.ended = threading.Event()
+
+        def wait(self):
+            if len(started) > 1:
+                assert self.ended.wait(60)
+            return 9
+
+        terminate = property(lambda self: self.ended.set)
+
+    monkeypatch.setattr(tables.subprocess, "Popen", Process)
+    cells = [(args.rows[0], seed) for seed in args.seeds]
+    with pytest.raises(tables.CellError, match=r"failed \(exit status 9\)"):
+        tables.Cells(args).run(cells)
+    assert len(started) <= 2
 
 
 def runs(accuracies, seconds, flops=2e12):
@@ -146,3 +173,14 @@ def test_gains_are_paired_by_seed(tmp_path):
     text = table_text.tables([plain, both])
     assert "| firefly | - | 3 | 52.00 ± 2.00 | 90.60 | 100 |" in text
     assert "+1.00 ± 0.58 (+1.00 +0.00 +2.00)" in text
+
+
+def test_a_run_that_broke_down_has_no_similarity(tmp_path):
+    row = table_cells.Row("cifar10", "vgg16", "random", "neither")
+    for seed, run in enumerate(runs([50, 10], 100)):
+        run.history["similarity"] = [0.2, None if seed else 0.3]
+        common.write_run(tmp_path / row.folder(seed) / "results.json", run)
+    (summary,) = table_text.collect([row], [0, 1], tmp_path)
+    assert summary.similarity is None
+    described = summary.to_dict()
+    assert (described["mean"], described["deviation"]) == (30, pytest.approx(800**0.5))

@@ -75,6 +75,33 @@ def test_hyperband_goes_on_from_the_grown_model(tmp_path):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
+def test_no_round_ends_before_the_first_growth(tmp_path):
+    model = hypermodel(every=[1, 2])
+    tuner = search(tmp_path, tuning.Hyperband, model, max_epochs=6, factor=2, min_epochs=None)
+    trials = tuner.oracle.trials.values()
+    assert {trial.hyperparameters["tuner/epochs"] for trial in trials} == {3, 6}
+    for trial in trials:
+        assert tuner.executions(trial)[0]["growth"][0]["epoch"] < 3
+    with pytest.raises(ValueError, match=r"`max_epochs` must be at least 3.*max_epochs=2"):
+        tuning.Hyperband(model, "val_loss", max_epochs=2, directory=str(tmp_path / "short"))
+
+
+def test_an_epoch_that_was_not_validated_is_not_the_best(tmp_path):
+    tuner = tuning.RandomSearch(
+        hypermodel(),
+        "val_loss",
+        max_trials=1,
+        seed=1,
+        directory=str(tmp_path),
+        executions_per_trial=2,
+    )
+    tuner.search(**SPLITS, epochs=3, batch_size=32, verbose=0, validation_freq=2)
+    (trial,) = tuner.oracle.trials.values()
+    best = min(each["history"]["val_loss"][0] for each in tuner.executions(trial))
+    (model,) = tuner.get_best_models()
+    assert model.evaluate(X[32:], Y[32:], verbose=0) == pytest.approx(best, rel=1e-5)
+
+
 def train_in_one_go(model, hp):
     """Trains without a tuner and without a break, from the seed of a first execution."""
     entropy = np.random.SeedSequence([model.seed, 0, 0]).generate_state(1)[0]

@@ -64,7 +64,7 @@ def _draw_panel(axes: Axes, curves: Mapping[str, Curve], name: str) -> None:
     for index, (label, curve) in enumerate(curves.items()):
         style = style_of(index, len(curves))
         if name != "params":
-            _draw_lines(axes, label, curve, name, style, alone)
+            _draw_lines(axes, label, curve, name, style, alone, _validated(curves, name))
         elif "params" in curve.columns:
             # A width holds for the whole of its epoch, so the first step begins at 0.
             params = curve.columns["params"].mean(axis=0)
@@ -102,13 +102,23 @@ def _scale(axes: Axes, name: str) -> str:
     return title
 
 
-def _draw_lines(axes: Axes, label: str, curve: Curve, name: str, style: dict, alone: bool) -> None:
+def _draw_lines(
+    axes: Axes,
+    label: str,
+    curve: Curve,
+    name: str,
+    style: dict,
+    alone: bool,
+    others_validated: bool,
+) -> None:
     main = f"val_{name}" if f"val_{name}" in curve.columns else name
     if alone and main != name:
         if name in curve.columns:
             axes.plot(*curve.mean(name), color="0.55", linewidth=1.0, label="training")
         draw_curve(axes, f"{label} held-out".strip(), curve, main, style)
     else:
-        draw_curve(axes, label or name, curve, main, style)
+        # In the company of held-out values, training ones are named.
+        called = f"{label}, training" if others_validated and main == name else label
+        draw_curve(axes, called or name, curve, main, style)
     for position in curve.growth_x if alone else ():
         axes.axvline(position, color="0.6", linewidth=0.8, linestyle=":")
