@@ -31,7 +31,7 @@ with quietly():
 RESULTS, MODEL = "results.json", "model.keras"
 FIGURES = ["growth_curve.png", "similarity_over_time.png", "similarity_histogram.png"]
 # What makes no label; of a network that doesn't grow, how it would.
-ELSEWHERE = ("seed", "out", "data_dir", "widths_from", "widths")
+ELSEWHERE = ("seed", "out", "data_dir", "widths_from", "widths", "test_every")
 OF_GROWTH = ("method", "rate", "every", "penalty", "penalty_weight", "weight_sum", "penalty_epochs")
 
 

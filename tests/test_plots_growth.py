@@ -199,3 +199,24 @@ def test_runs_validated_once_at_the_end_are_shown_by_their_training():
         "training\nloss",
     )
     np.testing.assert_allclose(lines(accuracy)["a"].get_ydata(), one["history"]["accuracy"])
+
+
+@pytest.mark.parametrize("label", ["a", "a penalty", "a long label that says all of its options"])
+def test_the_key_fits_on_the_page(label):
+    figure = plots.growth_curve({f"{label} {index}": [run(), run(seed=1)] for index in range(3)})
+    figure.draw_without_rendering()
+    (key,) = figure.legends
+    box, page = key.get_window_extent(), figure.bbox
+    assert page.x0 <= box.x0 and box.x1 <= page.x1
+
+
+def test_training_values_are_named_beside_held_out_ones():
+    figure = plots.growth_curve({"a": run(), "b": run(validation=False)})
+    assert legend(figure) == ["a", "b, training", "growth"]
+
+
+def test_flops_are_counted_in_units():
+    figure = plots.growth_curve(run(), x="flops")
+    figure.draw_without_rendering()
+    ticks = [tick.get_text() for tick in figure.axes[-1].get_xticklabels()]
+    assert ticks[0] == "0" and ticks[-1].endswith(" T")

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from keras_grow.checks import check_positive_int
 from keras_grow.plots.figure import labelled_things
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 X_LABELS = {"epoch": "epoch", "seconds": "training time (s)", "flops": "training cost (FLOPs)"}
 COSTS = {"seconds": "seconds", "flops": "training_flops"}  # what it is called in a history
+
+
+def label_x(axes: Axes, x: str) -> None:
+    """Labels the horizontal axis of curves, which begins at zero."""
+    axes.set_xlabel(X_LABELS[x])
+    axes.set_xlim(left=0)
+    if x == "flops":
+        from matplotlib.ticker import EngFormatter
+
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
 
 
 class Curve(NamedTuple):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE_WIDTH = 7.0  # inches: the text width of a page, so that ten-point labels stay ten points
+PAGE_CHARACTERS = 76  # of a key, in one row across the page
 LINE_STYLES = ("-", "--", "-.", ":")
 
 
@@ -59,5 +60,10 @@ def add_key(figure: Figure, axes: Axes) -> None:
     """Puts the labels of a panel above the figure, growths last."""
     key = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     key.update({"growth": key.pop("growth")} if "growth" in key else {})
-    columns = len(key) if len("".join(key)) < 60 else 2
-    figure.legend(key.values(), key.keys(), loc="outside upper center", ncols=columns)
+    figure.legend(key.values(), key.keys(), loc="outside upper center", ncols=_columns(list(key)))
+
+
+def _columns(labels: list[str]) -> int:
+    """Returns in how many columns of equal width the labels of a key fit on a page."""
+    widest = max(map(len, labels)) + 5  # with the line beside it
+    return max(1, min(len(labels), PAGE_CHARACTERS // widest))

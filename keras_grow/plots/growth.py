@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from keras_grow.plots.curves import X_LABELS, Curve, curves_of
+from keras_grow.plots.curves import Curve, curves_of, label_x
 from keras_grow.plots.figure import add_key, draw_curve, new_figure, style_of
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def growth_curve(runs: Any, x: str = "epoch", metric: str = "accuracy") -> Figur
     panels = figure.subplots(len(names), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for name, axes in zip(names, panels, strict=True):
         _draw_panel(axes, curves, name)
-    panels[-1].set_xlabel(X_LABELS[x])
-    panels[-1].set_xlim(left=0)
+    label_x(panels[-1], x)
     add_key(figure, panels[0])
     return figure
 

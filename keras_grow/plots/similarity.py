@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_grow.layers import Growable
-from keras_grow.plots.curves import X_LABELS, curves_of
+from keras_grow.plots.curves import curves_of, label_x
 from keras_grow.plots.figure import add_key, draw_curve, labelled_things, new_figure, style_of
 from keras_grow.similarity import similarity_map
 
@@ -143,8 +143,8 @@ def similarity_over_time(runs: Any, x: str = "epoch") -> Figure:
         draw_curve(axes, label or "similarity", curve, "similarity", style)
     for position in next(iter(curves.values())).growth_x if len(curves) == 1 else ():
         axes.axvline(position, color="0.6", linewidth=0.8, linestyle=":")
-    axes.set(xlabel=X_LABELS[x], ylabel="mean |similarity| of two neurons")
-    axes.set_xlim(left=0)
+    axes.set_ylabel("mean |similarity| of two neurons")
+    label_x(axes, x)
     axes.set_ylim(bottom=0)
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
