@@ -168,7 +168,7 @@ def figures(trials: list[dict]) -> dict[str, Figure]:
 
 
 def series(trials: list[dict], name: str) -> tuple[dict[str, dict[float, list[float]]], bool]:
-    """Groups trials that differ in one hyperparameter only; where these are many, all of them.
+    """Groups trials that differ in one hyperparameter only; where these are many, all of a method.
 
     Returns:
         Label -> {value: accuracies}, and whether a line may join the values of a label.
@@ -180,6 +180,10 @@ def series(trials: list[dict], name: str) -> tuple[dict[str, dict[float, list[fl
         curves.setdefault(label, {})[trial["hyperparameters"][name]] = trial["accuracies"]
     if len(curves) <= MOST_CURVES and 2 * len(curves) <= len(trials):
         return curves, True
-    pooled = _pooled(trials, name)
-    counts = {len(accuracies) for accuracies in pooled.values()}
-    return {"all trials": pooled}, len(counts) == 1 and counts != {1}
+    of_method: dict[str, list[dict]] = {}
+    for trial in trials:
+        label = trial["hyperparameters"].get("method", "all trials")
+        of_method.setdefault(label, []).append(trial)
+    pooled = {label: _pooled(group, name) for label, group in of_method.items()}
+    counts = {len(accuracies) for values in pooled.values() for accuracies in values.values()}
+    return pooled, len(counts) == 1 and counts != {1}

@@ -244,7 +244,21 @@ def test_a_grid_is_summed_up_by_value():
     assert [each["value"] for each in found["method"]] == ["firefly", "random"]
     rows = trials.table_by_value(found).splitlines()
     assert len(rows) == 7 and rows[1].split() == ["weight_sum", "1", "25.00", "+-", "6.27", "8"]
-    assert trials.series(grid, "weight_sum")[1]  # as many runs of each value: a line may join them
+
+
+def test_methods_are_curves_of_their_own_in_a_large_grid():
+    grid = [
+        trial([a / 10 + n / 5], weight_sum=a, penalty_epochs=n, method=m)
+        for a in (4, 1, 2)
+        for n in (1, 2)
+        for m in ("random", "firefly")
+    ]
+    curves, joined = trials.series(grid, "penalty_epochs")
+    assert list(curves) == ["random", "firefly"] and joined  # by a line: as many runs of each
+    assert curves["firefly"] == {
+        1: pytest.approx([0.6, 0.3, 0.4]),
+        2: pytest.approx([0.8, 0.5, 0.6]),
+    }
 
 
 def test_single_runs_have_no_summary():
