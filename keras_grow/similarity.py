@@ -190,7 +190,8 @@ class SimilarityPenalty:
         weight: Weight of the mean |cosine similarity| (Eq. 2), at least 0.
         weight_sum: Weight of the change of the sum of weights (Eq. 4), lambda in the paper, at
             least 0.
-        epochs: Number of epochs after each growth in which the penalty is part of the loss.
+        epochs: Number of epochs after each growth in which the penalty is part of the loss, N in
+            the paper. The next growth ends it early.
         form: "absolute" for |log |r|| in Eq. 4, "signed" for log |r| as printed.
         reference: What the sum of weights is compared with: "step" for the weights before the last
             update, "growth" for those just after the growth.
