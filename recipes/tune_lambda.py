@@ -95,9 +95,9 @@ def main(argv: list[str] | None = None) -> dict | None:
     for name, figure in trials.figures(found["trials"]).items():
         with common.replacing(args.out / f"accuracy_against_{name}.png") as partial:
             figure.savefig(partial, dpi=150)
-    for text in (trials.table(found["trials"]), trials.table_by_value(found["by_value"])):
-        print(f"\n{text}" if text else "")
-    print(f"\ntrials.json and figures are in {args.out}")
+    texts = [trials.table(found["trials"]), trials.table_by_value(found["by_value"])]
+    texts.append(f"trials.json and figures are in {args.out}")
+    print(*(f"\n{text}" for text in texts if text), sep="\n")
     return found
 
 

@@ -118,8 +118,8 @@ def test_tensorboard_has_the_hyperparameters(scanned):
 
 
 def test_hyperband_and_mixed_precision(data_dir, tmp_path):
-    found = run(data_dir, tmp_path, "--epochs", "3", "--mixed-precision", "--penalty-weight", "0.1")
-    assert sorted(trial["epochs"] for trial in found["trials"]) == [1, 1, 1, 3, 3, 3]
+    found = run(data_dir, tmp_path, "--epochs", "6", "--mixed-precision", "--penalty-weight", "0.1")
+    assert sorted(trial["epochs"] for trial in found["trials"]) == [2] * 5 + [6] * 5
     for trial in found["trials"]:
         assert list(trial["hyperparameters"]) == ["weight_sum"]  # --every 1 leaves one N
         assert 1e-4 <= trial["hyperparameters"]["weight_sum"] <= 1
