@@ -1,5 +1,7 @@
 """Grids are checked by what is drawn in them."""
 
+from itertools import pairwise
+
 import keras
 import numpy as np
 import pytest
@@ -42,6 +44,17 @@ def test_titles_longer_than_a_column_are_slanted(longest, slanted):
     titles = [axes.title for axes in figure.axes[:3]]
     assert [title.get_text() for title in titles] == names
     assert [title.get_rotation() > 0 for title in titles] == [slanted] * 3
+
+
+def test_long_labels_stay_in_their_rows():
+    names = ["cifar10-mobilenet-random-neither-seed0", "cifar10-mobilenet-random-both-seed0", "c"]
+    ten = np.repeat(images(1), 10, axis=0)
+    figure = plots.saliency_grid({name: network() for name in names}, ten, [0] * 10)
+    figure.draw_without_rendering()
+    boxes = [axes.yaxis.label.get_window_extent() for axes in figure.axes[:40:10]]
+    for above, below in pairwise(boxes):
+        assert above.y0 > below.y1
+    assert min(box.x0 for box in boxes) >= 0
 
 
 def classes_of(count):

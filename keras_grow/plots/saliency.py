@@ -58,8 +58,10 @@ def saliency_grid(
     grid = figure.subplots(1 + len(maps), len(classes), squeeze=False)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
-    for axes, label in zip(grid[:, 0], ["input", *labelled], strict=True):
-        axes.set_ylabel(textwrap.fill(label, 14), rotation=0, ha="right", va="center")
+    labels = [textwrap.fill(label, 14) for label in ["input", *labelled]]
+    size = _size_of(labels, 0.9 * cell)
+    for axes, label in zip(grid[:, 0], labels, strict=True):
+        axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=size)
     titles = [str(class_names[each] if class_names is not None else each) for each in classes]
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, **_slanted(titles, cell))
@@ -72,6 +74,12 @@ def saliency_grid(
     bar = figure.colorbar(drawn[-1], ax=grid[1:].ravel().tolist(), aspect=30, ticks=[0, 0.5, 1])
     bar.set_label(SALIENCY_METHODS[method])
     return figure
+
+
+def _size_of(labels: Sequence[str], height: float) -> float:
+    """Returns the font size at which labels are no higher than a row, in inches."""
+    lines = 1 + max(label.count("\n") for label in labels)
+    return min(10.0, 72 * height / (1.25 * lines))  # a line is a quarter higher than its letters
 
 
 def _slanted(titles: Sequence[str], width: float) -> dict:
