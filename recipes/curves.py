@@ -72,13 +72,9 @@ def labels_of(runs: list[common.Run]) -> list[str]:
     """Names each run by what is not the same in all of them, but for the seed."""
     asked = [_asked(run) for run in runs]
     names = dict.fromkeys(name for each in asked for name in each)
-    if any("static" in each for each in asked) and any("method" in each for each in asked):
-        differ = {"static": None, "method": None}
-    else:
-        differ = {}
-    for name in names:
-        if len({repr(each[name]) for each in asked if name in each}) > 1:
-            differ[name] = None
+    differ = [n for n in names if len({repr(each[n]) for each in asked if n in each}) > 1]
+    if len({"static" in each for each in asked}) > 1:
+        differ = list(dict.fromkeys(["static", "method", *differ]))
     if not differ:
         return [runs[0].recipe] * len(runs)
     return [

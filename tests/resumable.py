@@ -22,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import keras_grow
@@ -154,6 +155,20 @@ class Begun(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         with self.path.open("a") as file:
             file.write(f"{epoch}\n")
+
+
+def assert_goes_on(folder, *stops, **arguments):
+    """Runs to the end, and again with each of the stops on the way, and compares the ends."""
+    arguments = {"model": eager, **arguments}
+    whole, history = train(None, **{**arguments, "backup": {}})
+    for stop_at in stops:
+        with pytest.raises(Stopped):
+            train(folder, **{**arguments, "callbacks": [stop_at]})
+    model, after = train(folder, **arguments)
+    assert_equal(end_of(whole), end_of(model))
+    assert after.epoch == history.epoch
+    assert after.history == history.history
+    return model
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from resumable import (
     X,
     Y,
     assert_equal,
+    assert_goes_on,
     compiled,
     copying,
     eager,
@@ -33,20 +34,6 @@ from resumable import (
 import keras_grow
 from keras_grow import At, GrowableModel, GrowthBackup, OnPlateau, SimilarityPenalty
 from keras_grow.layers import GrowableDense
-
-
-def assert_goes_on(folder, *stops, **arguments):
-    """Runs to the end, and again with each of the stops on the way, and compares the ends."""
-    arguments = {"model": eager, **arguments}
-    whole, history = train(None, **{**arguments, "backup": {}})
-    for stop_at in stops:
-        with pytest.raises(Stopped):
-            train(folder, **{**arguments, "callbacks": [stop_at]})
-    model, after = train(folder, **arguments)
-    assert_equal(end_of(whole), end_of(model))
-    assert after.epoch == history.epoch
-    assert after.history == history.history
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -116,41 +103,6 @@ def test_within_an_epoch_with_several_steps_per_execution(tmp_path):
         train(tmp_path / "new", [stop_at], model=build, **arguments)
     with pytest.raises(ValueError, match="steps_per_execution=2, the model has 1"):
         train(tmp_path / "new", model=partial(build, 1), **arguments)
-
-
-def test_a_stream_in_an_epoch_keeps_its_batches(tmp_path):
-    """Firefly scores on the latest batches, those before the stop included."""
-    assert_goes_on(tmp_path, StopAt(0, 1), StopAt(2, 1), backup={"save_freq": 1})
-
-
-def test_arrays_are_shuffled_as_before(tmp_path):
-    def data():
-        return {"x": X, "y": Y, "batch_size": SIZE, "shuffle": True}
-
-    assert_goes_on(tmp_path, StopAt(3), data=data, growth=copying)
-
-
-class Pages(keras.utils.PyDataset):
-    """Draws from NumPy's global generator; Keras shuffles its batches by Python's."""
-
-    def __len__(self):
-        return STEPS
-
-    def __getitem__(self, index):
-        rows = slice(index * SIZE, (index + 1) * SIZE)
-        return X[rows] + np.random.normal(size=(SIZE, 1, 1, 1)), Y[rows]
-
-
-@pytest.mark.parametrize("save_freq", ["epoch", 1])
-def test_global_random_generators_go_on(tmp_path, save_freq):
-    assert_goes_on(
-        tmp_path,
-        StopAt(1) if save_freq == "epoch" else StopAt(1, 1),
-        StopAt(2),
-        data=lambda: {"x": Pages(), "shuffle": True},
-        growth=copying,
-        backup={"save_freq": save_freq},
-    )
 
 
 def test_layers_that_draw_from_the_global_seed_generator(tmp_path):
@@ -350,37 +302,6 @@ def test_a_plateau_goes_on():
         assert schedule.due(6)
         schedule.grown(6)
         assert schedule.growths_left == 0
-
-
-def shuffled():
-    """What most scripts train on: read once an epoch, and each time in another order."""
-    rows = tf.data.Dataset.range(len(X)).shuffle(len(X), seed=4).batch(SIZE)
-    draws = tf.data.Dataset.random(seed=5, rerandomize_each_iteration=True)
-
-    def load(i, draw):
-        noise = tf.random.stateless_normal((SIZE, 6, 6, 2), [draw, 0])
-        return tf.gather(X, i) + noise, tf.gather(Y, i)
-
-    return tf.data.Dataset.zip(rows, draws).map(load).prefetch(2)
-
-
-@pytest.mark.parametrize("save_freq", ["epoch", 1])
-def test_a_data_set_is_shuffled_as_in_its_epoch(tmp_path, save_freq):
-    """Firefly keeps batches of it as they pass by."""
-    assert_goes_on(
-        tmp_path,
-        StopAt(2, 1),
-        StopAt(3),
-        data=lambda: {"x": shuffled(), "shuffle": False},
-        backup={"save_freq": save_freq},
-    )
-
-
-def test_only_the_epochs_of_this_fit_are_passed(tmp_path):
-    def data():
-        return {"x": shuffled(), "shuffle": False, "initial_epoch": 1}
-
-    assert_goes_on(tmp_path, StopAt(3), data=data, growth=copying)
 
 
 def test_a_window_in_the_middle_of_an_epoch_goes_on():
