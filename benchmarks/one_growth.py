@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow import methods
-from keras_grow.scoring_data import ScoringData
+from keras_grow.methods.scoring_data import ScoringData
 
 # Enough for every method at its defaults, and what `fit` keeps of a stream.
 BATCHES = 32

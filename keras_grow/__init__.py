@@ -4,15 +4,15 @@ import importlib
 
 from keras_grow import layers, methods, models, plots, schedules, similarity
 from keras_grow._version import __version__
-from keras_grow.backup import GrowthBackup
-from keras_grow.callbacks import GrowthCallback
-from keras_grow.events import GrowthEvent
-from keras_grow.growth_schedules import At, Every, OnPlateau, Schedule
+from keras_grow.callbacks.backup.callback import GrowthBackup
+from keras_grow.callbacks.growth import GrowthCallback
+from keras_grow.callbacks.growth_schedules import At, Every, OnPlateau, Schedule
+from keras_grow.callbacks.tensorboard import GrowthTensorBoard
+from keras_grow.core.widening import Widening
+from keras_grow.growing.events import GrowthEvent
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import GrowableModel
-from keras_grow.similarity import SimilarityPenalty
-from keras_grow.tensorboard import GrowthTensorBoard
-from keras_grow.widening import Widening
+from keras_grow.penalty.similarity import SimilarityPenalty
 
 __all__ = [
     "At",

@@ -10,11 +10,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import keras
-from keras import ops
 
-_ON_TENSORFLOW = keras.config.backend() == "tensorflow"
-if _ON_TENSORFLOW:
-    from keras_grow import tensorflow_ops
+from keras_grow.backend import fused_batch_norm
 
 
 class Growable:
@@ -123,40 +120,9 @@ class GrowableBatchNormalization(Growable, keras.layers.BatchNormalization):
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if mask is not None or not _can_fuse(self, inputs):
-            return super().call(inputs, training=training, mask=mask)
-        mean, variance = _float32(self.moving_mean), _float32(self.moving_variance)
-        gamma = _float32(self.gamma) if self.scale else ops.ones_like(mean)
-        beta = _float32(self.beta) if self.center else ops.zeros_like(mean)
-        vectors = (gamma, beta, mean, variance)
         # As in Keras, a frozen layer runs in inference mode.
-        if not (training and self.trainable):
-            return tensorflow_ops.normalize(inputs, *vectors, self.epsilon)
-        outputs, mean, variance = tensorflow_ops.normalize_by_batch(
-            inputs, *vectors, self.momentum, self.epsilon
-        )
-        self.moving_mean.assign(mean)
-        self.moving_variance.assign(variance)
+        trains = bool(training and self.trainable)
+        outputs = fused_batch_norm(self, inputs, trains) if mask is None else None
+        if outputs is None:
+            return super().call(inputs, training=training, mask=mask)
         return outputs
-
-
-def _float32(vector: Any) -> Any:
-    """Returns a vector in the precision that the fused kernel asks of all but its inputs."""
-    return ops.cast(vector, "float32")
-
-
-def _can_fuse(layer: keras.layers.BatchNormalization, inputs: Any) -> bool:
-    """Tells whether TensorFlow's fused kernel computes what Keras's layer would."""
-    dtype = keras.backend.standardize_dtype(inputs.dtype)
-    return (
-        _ON_TENSORFLOW
-        and len(inputs.shape) == 4
-        and layer.axis in (-1, 3)
-        and dtype in ("float32", "float16", "bfloat16")
-        and dtype == layer.compute_dtype
-        and not layer.synchronized
-        and not getattr(layer, "renorm", False)  # added to Keras after 3.10
-        # XLA takes the variance as E[x^2] - E[x]^2, which is off by 1e-4 when the mean is ten
-        # times the deviation, and NaN when it is a thousand times.
-        and not tensorflow_ops.compiled_by_xla()
-    )

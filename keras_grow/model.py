@@ -13,34 +13,32 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_grow import conversion, internals, methods
-from keras_grow.agreement import agreed
-from keras_grow.budget import count_parameters, plan_budget
-from keras_grow.checks import check_callbacks, check_ceilings, check_epoch, check_rate
-from keras_grow.events import GrowthEvent
-from keras_grow.failures import check_finite, explained
-from keras_grow.graph import find_groups
+from keras_grow import methods
+from keras_grow.backend import TrainSteps, share_of_replica, strategy_scope
+from keras_grow.callbacks.backup.skipped_steps import SkippedSteps
+from keras_grow.channels.budget import count_parameters, plan_budget
+from keras_grow.channels.graph import find_groups
+from keras_grow.channels.report import GrowthReport, report
+from keras_grow.core import keras_private
+from keras_grow.growing import conversion
+from keras_grow.growing.agreement import agreed
+from keras_grow.growing.events import GrowthEvent
+from keras_grow.growing.failures import check_finite, explained
+from keras_grow.growing.resizing import widen_model
+from keras_grow.growing.weight_loading import all_or_nothing, check_save_path, check_shapes
 from keras_grow.methods import GrowthMethod
 from keras_grow.methods.base import check_choice
-from keras_grow.report import GrowthReport, report
-from keras_grow.resizing import widen_model
-from keras_grow.saving import all_or_nothing, check_save_path, check_shapes
-from keras_grow.scoring_data import ScoringData, as_scoring_data
-from keras_grow.similarity import SimilarityPenalty
-from keras_grow.skipped_steps import SkippedSteps
-from keras_grow.tensorflow_distribution import reducible, share_of_replica
-from keras_grow.tensorflow_tracing import released_gradients
-from keras_grow.window import PenaltyWindow, model_similarity, penalised_kernels
+from keras_grow.methods.scoring_data import ScoringData, as_scoring_data
+from keras_grow.penalty.similarity import SimilarityPenalty
+from keras_grow.penalty.window import PenaltyWindow, model_similarity, penalised_kernels
+from keras_grow.utils.checks import check_callbacks, check_ceilings, check_epoch, check_rate
 
-# Set while a train step computes its loss. (A context variable: the replicas of a distribution
-# strategy are traced in threads of their own.)
-_TRAINING: ContextVar[bool] = ContextVar("training", default=False)
 # Set while the task loss is computed.
 _SCORING: ContextVar[bool] = ContextVar("scoring", default=False)
 
 
 @keras.saving.register_keras_serializable(package="keras_grow")
-class GrowableModel(internals.BuiltOnEveryWorker, keras.Model):
+class GrowableModel(TrainSteps, keras.Model):
     """A Functional Keras model that can grow.
 
     Build it as you would a `keras.Model`, from the growable layers of `keras_grow.layers` and any
@@ -240,7 +238,7 @@ class GrowableModel(internals.BuiltOnEveryWorker, keras.Model):
                 f"`penalty` must be a `keras_grow.SimilarityPenalty`. Received: penalty={penalty!r}"
             )
         kernels = penalised_kernels(find_groups(self))
-        with internals.strategy_scope(self):
+        with strategy_scope(self):
             window = PenaltyWindow(penalty, kernels, penalty.epochs)
         self._set_window(window)
 
@@ -251,7 +249,7 @@ class GrowableModel(internals.BuiltOnEveryWorker, keras.Model):
 
     def _set_window(self, window: PenaltyWindow | None) -> None:
         self._window = window
-        internals.forget_compiled_functions(self)
+        keras_private.forget_compiled_functions(self)
 
     def fit(self, *args, **kwargs):
         """Trains as `keras.Model.fit` does, and lets growth methods score neurons on its data.
@@ -288,31 +286,12 @@ class GrowableModel(internals.BuiltOnEveryWorker, keras.Model):
         """What the `fit` that is running was given, the callbacks as a tuple."""
         return self._fit_arguments
 
-    def train_step(self, data):
-        """Takes one training step on the task loss plus, in its window, the penalty."""
-        token = _TRAINING.set(True)
-        try:
-            with released_gradients():
-                return reducible(super().train_step(data))
-        finally:
-            _TRAINING.reset(token)
-
-    def test_step(self, data):
-        """Evaluates one batch."""
-        with released_gradients():
-            return reducible(super().test_step(data))
-
-    def predict_step(self, data):
-        """Predicts one batch."""
-        with released_gradients():
-            return super().predict_step(data)
-
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Computes the loss; within a train step, the penalty is added."""
+        """Computes the loss; where the model trains, the penalty is added."""
         loss = super().compute_loss(
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
         )
-        if self._window is None or not _TRAINING.get():
+        if self._window is None or not training:
             return loss
         return loss + keras.ops.cast(share_of_replica(self._window.loss()), loss.dtype)
 
@@ -367,7 +346,7 @@ class GrowableModel(internals.BuiltOnEveryWorker, keras.Model):
             "history": [event.to_dict() for event in self._growth_history],
             "window": None if self._window is None else self._window.get_config(),
             # Keras saves no seed generator: without this, a Dropout would start anew.
-            "seeds": [state.numpy().tolist() for state in internals.seed_states(self)],
+            "seeds": [state.numpy().tolist() for state in keras_private.seed_states(self)],
         }
 
     def set_growth_state(self, state: Mapping[str, Any]) -> None:
@@ -376,11 +355,13 @@ class GrowableModel(internals.BuiltOnEveryWorker, keras.Model):
         window = state["window"]
         if window:
             kernels = penalised_kernels(find_groups(self))
-            with internals.strategy_scope(self):
+            with strategy_scope(self):
                 window = PenaltyWindow.from_config(window, kernels)
         self._set_window(window or None)
         # Files of older versions have no seeds.
-        for seed, value in zip(internals.seed_states(self), state.get("seeds", ()), strict=False):
+        for seed, value in zip(
+            keras_private.seed_states(self), state.get("seeds", ()), strict=False
+        ):
             seed.assign(value)
 
     def get_config(self) -> dict:

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 
-from keras_grow.checks import check_positive_int
+from keras_grow.utils.checks import check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="keras_grow")

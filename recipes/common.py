@@ -22,8 +22,8 @@ import keras
 import tensorflow as tf
 
 import keras_grow
-from keras_grow.files import replacing
-from keras_grow.flops import training_flops
+from keras_grow.channels.flops import training_flops
+from keras_grow.utils.files import replacing
 
 FORMAT = "keras_grow.run"
 VERSION = 1  # rises when a field changes its meaning or goes

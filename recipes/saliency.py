@@ -41,7 +41,7 @@ with quietly():
     import keras
 
     from keras_grow import plots, saliency
-    from keras_grow.tensorflow_saliency import SALIENCY_METHODS, feature_layer, saliency_maps
+    from keras_grow.saliency.maps import SALIENCY_METHODS, feature_layer, saliency_maps
 
 COLUMNS = 10  # classes in a figure that is as wide as a page
 MEASURES = ("coverage", "deletion", "insertion")

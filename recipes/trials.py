@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import common
 
 from keras_grow.plots.tuning import hyperparameter_curve
-from keras_grow.tuning import GrowthTuner
+from keras_grow.tuning.hypermodel import GrowthTuner
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

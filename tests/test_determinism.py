@@ -87,7 +87,8 @@ def digests():
 def test_another_process_gives_the_same_run():
     """One that orders its sets of names in another way, too."""
     code = "import test_determinism; print(*test_determinism.digests())"
-    environment = {**os.environ, "PYTHONHASHSEED": "12345"}
+    helpers = str(Path(__file__).parent / "helpers")
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": helpers}
     output = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parent,

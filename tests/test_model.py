@@ -7,9 +7,9 @@ import tensorflow as tf
 from networks import NETWORKS, batch, mlp, plain_cnn, randomise
 
 from keras_grow import GrowableModel, GrowthEvent, SimilarityPenalty
-from keras_grow.graph import find_groups
-from keras_grow.similarity import mean_similarity
-from keras_grow.window import penalised_kernels
+from keras_grow.channels.graph import find_groups
+from keras_grow.penalty.similarity import mean_similarity
+from keras_grow.penalty.window import penalised_kernels
 
 GROWN_KINDS = {"GrowableDense", "GrowableConv2D", "GrowableDepthwiseConv2D"}
 

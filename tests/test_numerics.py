@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from networks import batch, mlp, plain_cnn
 
-from keras_grow import GrowableModel, GrowthCallback, SimilarityPenalty, internals
+from keras_grow import GrowableModel, GrowthCallback, SimilarityPenalty
+from keras_grow.core import keras_private
 from keras_grow.layers import GrowableDense
 from keras_grow.methods import Firefly, GradMax, Net2Wider, Random, Splitting
 
@@ -60,7 +61,7 @@ def test_every_way_to_compute_trains_as_float32_does(way):
     assert {v.dtype for v in model.trainable_variables} == {dtype}
     scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled is (way == "mixed_float16")
-    parts = list(internals.optimizers_of(model.optimizer))
+    parts = list(keras_private.optimizers_of(model.optimizer))
     assert int(parts[-1].iterations) == 4
 
 
@@ -110,7 +111,7 @@ def test_averages_go_on_for_old_and_new_neurons():
     model = compiled(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=momentum))
     x, y = batch(model), np.ones((8, 2), "float32")
     model.train_on_batch(x, y)
-    averages = internals.slots_of(model.optimizer)["_model_variables_moving_average"]
+    averages = keras_private.slots_of(model.optimizer)["_model_variables_moving_average"]
     old = values(averages)
     model.grow(0.6, Random(seed=1))
     for average, before in zip(averages, old, strict=True):

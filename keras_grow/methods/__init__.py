@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from keras_grow.methods.base import GrowthMethod
-from keras_grow.methods.firefly import Firefly
-from keras_grow.methods.gradmax import GradMax
+from keras_grow.methods.firefly.method import Firefly
+from keras_grow.methods.gradmax.method import GradMax
 from keras_grow.methods.net2wider import Net2Wider
-from keras_grow.methods.random import Random
-from keras_grow.methods.splitting import Splitting
+from keras_grow.methods.random_growth import Random
+from keras_grow.methods.splitting.method import Splitting
 
 _METHODS = {method.name: method for method in (Random, Net2Wider, Splitting, Firefly, GradMax)}
 NAMES = tuple(_METHODS)

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from keras_grow.budget import Budget
-from keras_grow.checks import check_seed
-from keras_grow.graph import ChannelGraph, VariableChannels
-from keras_grow.widening import AxisChannels, Widening, by_group, gather_index, group_positions
+from keras_grow.channels.budget import Budget
+from keras_grow.channels.graph import ChannelGraph, VariableChannels
+from keras_grow.core.widening import AxisChannels, Widening, by_group, gather_index, group_positions
+from keras_grow.utils.checks import check_seed
 
 
 class GrowthMethod:

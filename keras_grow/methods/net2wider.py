@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_grow.budget import Budget
-from keras_grow.checks import check_number
-from keras_grow.graph import ChannelGraph
+from keras_grow.channels.budget import Budget
+from keras_grow.channels.graph import ChannelGraph
+from keras_grow.core.widening import Widening
 from keras_grow.methods.base import GrowthMethod
-from keras_grow.widening import Widening
+from keras_grow.utils.checks import check_number
 
 
 class Net2Wider(GrowthMethod):

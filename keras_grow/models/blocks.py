@@ -8,12 +8,12 @@ from typing import Any
 
 import keras
 
-from keras_grow.checks import check_positive_int
 from keras_grow.layers import (
     GrowableBatchNormalization,
     GrowableConv2D,
     GrowableDepthwiseConv2D,
 )
+from keras_grow.utils.checks import check_positive_int
 
 Activation = str | Callable[[Any], Any] | None
 Widths = Sequence[int] | Mapping[str, int] | None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from keras_grow.checks import check_positive_int
 from keras_grow.model import GrowableModel
 from keras_grow.models import blocks
+from keras_grow.utils.checks import check_positive_int
 
 _BLOCKS = tuple(f"block{number}" for number in range(1, 14))
 _STRIDED = ("block2", "block4", "block6", "block12")

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from keras_grow.checks import check_positive_int
 from keras_grow.model import GrowableModel
 from keras_grow.models import blocks as parts
+from keras_grow.utils.checks import check_positive_int
 
 
 def ResNet(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from keras_grow.checks import check_positive_int
 from keras_grow.model import GrowableModel
 from keras_grow.models import blocks
+from keras_grow.utils.checks import check_positive_int
 
 _CONVS = tuple(f"conv{number}" for number in range(1, 14))
 _POOL_AFTER = ("conv2", "conv4", "conv7", "conv10", "conv13")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_grow.checks import check_positive_int
 from keras_grow.plots.figure import labelled_things
+from keras_grow.utils.checks import check_positive_int
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_grow.plots.figure import PAGE_WIDTH, labelled_things, new_figure
-from keras_grow.tensorflow_saliency import SALIENCY_METHODS, saliency_maps
+from keras_grow.saliency.maps import SALIENCY_METHODS, saliency_maps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from keras_grow.layers import Growable
+from keras_grow.penalty.similarity import pair_similarities
 from keras_grow.plots.curves import curves_of, label_x
 from keras_grow.plots.figure import add_key, draw_curve, labelled_things, new_figure, style_of
-from keras_grow.similarity import similarity_map
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,15 +80,6 @@ def _similarities(thing: Any, layer: int | str | None) -> np.ndarray:
     return pair_similarities(
         _find_kernel(thing, layer) if isinstance(thing, keras.Model) else thing
     )
-
-
-def pair_similarities(kernel: Any, axis: int = -1) -> np.ndarray:
-    """Computes the cosine similarities of a kernel's neurons, each pair once, `(pairs,)`."""
-    if len(kernel.shape) < 2:
-        raise ValueError(f"A kernel must have 2 axes or more. Received: shape {kernel.shape}")
-    similarities = keras.ops.convert_to_numpy(similarity_map(kernel, axis)).astype("float64")
-    pairs = similarities[np.triu_indices_from(similarities, k=1)]
-    return np.clip(pairs, -1.0, 1.0)  # rounding puts equal neurons at 1.0000001
 
 
 def _find_kernel(model: keras.Model, layer: int | str | None) -> Any:

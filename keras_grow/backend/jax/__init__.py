@@ -1,0 +1,36 @@
+"""The seam on JAX."""
+
+from keras_grow.backend.jax.devices import (
+    broadcast,
+    share_of_replica,
+    spans_processes,
+    strategy_scope,
+)
+from keras_grow.backend.jax.errors import MISFIT, is_out_of_memory, with_message
+from keras_grow.backend.jax.gradients import compiled_gradient, vjp
+from keras_grow.backend.jax.train_step import (
+    TrainSteps,
+    as_train_function,
+    collect_garbage,
+    forget_traces,
+    fused_batch_norm,
+    sync_state,
+)
+
+__all__ = [
+    "MISFIT",
+    "TrainSteps",
+    "as_train_function",
+    "broadcast",
+    "collect_garbage",
+    "compiled_gradient",
+    "forget_traces",
+    "fused_batch_norm",
+    "is_out_of_memory",
+    "share_of_replica",
+    "spans_processes",
+    "strategy_scope",
+    "sync_state",
+    "vjp",
+    "with_message",
+]

@@ -1,0 +1,31 @@
+"""The seam on TensorFlow."""
+
+from keras_grow.backend.tensorflow.batch_norm import fused_batch_norm
+from keras_grow.backend.tensorflow.distribution import (
+    broadcast,
+    share_of_replica,
+    spans_processes,
+    strategy_scope,
+)
+from keras_grow.backend.tensorflow.errors import MISFIT, is_out_of_memory, with_message
+from keras_grow.backend.tensorflow.gradients import compiled_gradient, vjp
+from keras_grow.backend.tensorflow.tracing import collect_garbage, forget_traces
+from keras_grow.backend.tensorflow.train_step import TrainSteps, as_train_function, sync_state
+
+__all__ = [
+    "MISFIT",
+    "TrainSteps",
+    "as_train_function",
+    "broadcast",
+    "collect_garbage",
+    "compiled_gradient",
+    "forget_traces",
+    "fused_batch_norm",
+    "is_out_of_memory",
+    "share_of_replica",
+    "spans_processes",
+    "strategy_scope",
+    "sync_state",
+    "vjp",
+    "with_message",
+]

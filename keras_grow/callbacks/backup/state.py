@@ -1,0 +1,200 @@
+"""All that a training run needs to go on in another process, taken from it and put back.
+
+The model and its optimizer (widths, weights, slots, seeds of layers, growth history, penalty
+window), the callbacks that keep a state, the batches kept for scoring, and the random generators
+of Keras, NumPy and Python.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_grow.backend import strategy_scope
+from keras_grow.channels.graph import ChannelGraph, find_groups
+from keras_grow.core import keras_private
+from keras_grow.core.widening import Widening, gather_index
+from keras_grow.growing.resizing import widen_model
+from keras_grow.model import GrowableModel
+
+Content = dict[str, Any]
+Arrays = dict[str, list[np.ndarray]]
+
+
+def capture(model: GrowableModel, callbacks: Sequence) -> tuple[Content, Arrays]:
+    """Returns the state of a run: what JSON can hold, and arrays by name.
+
+    Args:
+        model: The model.
+        callbacks: The callbacks that have `get_state` and `set_state`.
+    """
+    kept, structure = _kept_batches(model)
+    seed = keras_private.global_seed_state()
+    content = {
+        "layers": _kinds(model.layers),
+        "optimizers": _kinds(keras_private.optimizers_of(model.optimizer)),
+        "widths": model.widths,
+        "growth": model.get_growth_state(),
+        "callbacks": [[type(c).__name__, c.get_state()] for c in callbacks],
+        "kept": structure,
+    }
+    arrays = {
+        "model": _values(model.variables),
+        "optimizer": _values(_optimizer_variables(model)),
+        "metrics": _values(model.metrics_variables),
+        "global seed": _values([] if seed is None else [seed]),
+        "kept": kept,
+    }
+    return content, arrays
+
+
+def restore(model: GrowableModel, callbacks: Sequence, content: Content, arrays: Arrays) -> None:
+    """Puts a run's state back: the model gets the widths, weights and slots that it had.
+
+    The metrics and the kept batches are for `restore_metrics` and `restore_kept`: when their time
+    comes is the caller's to know.
+
+    Raises:
+        ValueError: if the state is that of another network, optimizer or list of callbacks. The
+            model is unchanged then.
+    """
+    graph = find_groups(model)
+    if not model.optimizer.built:
+        with strategy_scope(model):
+            model.optimizer.build(model.trainable_variables)
+    wanted = list(content["widths"].values())
+    _check(model, graph, wanted, content, arrays)
+    _restore_callbacks(callbacks, content["callbacks"])
+    widen_model(model, graph, _to_widths(graph, wanted))
+    assign_all(model.variables, arrays["model"])
+    assign_all(_optimizer_variables(model), arrays["optimizer"])
+    model.set_growth_state(content["growth"])
+    if arrays["global seed"]:
+        assign_all([keras_private.global_seed_state(make=True)], arrays["global seed"])
+
+
+def restore_metrics(model: GrowableModel, arrays: Arrays, batch: Any) -> None:
+    """Puts the metrics of an epoch back, in its middle; `batch` is any batch of the data."""
+    keras_private.build_metrics(model, batch)
+    assign_all(model.metrics_variables, arrays["metrics"])
+
+
+def restore_kept(model: GrowableModel, content: Content, arrays: Arrays) -> None:
+    """Puts the batches back that were kept for scoring, where this `fit` keeps any."""
+    data = model.training_data
+    if content["kept"] is None or data is None or data.kept is None:
+        return
+    batches = keras.saving.deserialize_keras_object(content["kept"])
+    data.keep(keras.tree.map_structure(lambda i: None if i is None else arrays["kept"][i], batches))
+
+
+def random_state() -> dict[str, Any]:
+    """Returns the state of Python's and NumPy's global random generators, as JSON can hold it."""
+    return {
+        "python": random.getstate(),
+        "numpy": keras.tree.map_structure(_as_lists, np.random.get_state(legacy=False)),
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Goes on from what `random_state` returned."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    np.random.set_state(state["numpy"])
+
+
+def assign_all(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
+    """Assigns a value to each variable."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _kept_batches(model: GrowableModel) -> tuple[list[np.ndarray], Any]:
+    """Returns the arrays of the kept batches, and their structure, with numbers in their place."""
+    kept = None if model.training_data is None else model.training_data.kept
+    if kept is None:
+        return [], None
+    leaves = keras.tree.flatten(kept)
+    numbers = [None if leaf is None else number for number, leaf in enumerate(leaves)]
+    structure = keras.tree.pack_sequence_as(kept, numbers)
+    arrays = [np.zeros(0) if leaf is None else np.asarray(leaf) for leaf in leaves]
+    return arrays, keras.saving.serialize_keras_object(structure)
+
+
+def _to_widths(graph: ChannelGraph, widths: Sequence[int]) -> list[Widening]:
+    """Returns widenings (or narrowings) to the given widths, for values to be assigned to."""
+    return [
+        Widening(name, np.minimum(np.arange(width), group.width - 1))
+        for (name, group), width in zip(graph.growable.items(), widths, strict=True)
+        if width != group.width
+    ]
+
+
+def _check(
+    model: GrowableModel,
+    graph: ChannelGraph,
+    widths: Sequence[int],
+    content: Content,
+    arrays: Arrays,
+) -> None:
+    """Compares the network and the optimizer with those of a state."""
+    optimizers = list(keras_private.optimizers_of(model.optimizer))
+    _check_same("layers", content["layers"], _kinds(model.layers))
+    _check_same("groups that can grow", len(widths), len(graph.growable))
+    expected = _shapes(model, graph, _to_widths(graph, widths))
+    _check_same("weights", [(a.shape, str(a.dtype)) for a in arrays["model"]], expected)
+    _check_same("optimizers", content["optimizers"], _kinds(optimizers))
+    # Slots are as long as the weights that they belong to.
+    slots = [(v.dtype, len(v.shape)) for v in _optimizer_variables(model)]
+    _check_same("slots", [(str(a.dtype), a.ndim) for a in arrays["optimizer"]], slots)
+
+
+def _check_same(what: str, saved: Any, present: Any) -> None:
+    """Names the first difference between a state and the present run."""
+    if saved == present:
+        return
+    if isinstance(saved, list):
+        pairs = [(a, b) for a, b in zip(saved, present, strict=False) if a != b]
+        unequal = len(saved) != len(present)
+        saved, present = (len(saved), len(present)) if unequal else pairs[0]
+    raise ValueError(f"its {what} differ: {saved} in the backup, {present} in this run")
+
+
+def _shapes(
+    model: GrowableModel, graph: ChannelGraph, widenings: Sequence[Widening]
+) -> list[tuple[tuple, str]]:
+    """Returns shape and dtype of each variable after the widenings."""
+    chosen = {widening.group: widening for widening in widenings}
+    shapes = {id(v): list(v.shape) for v in model.variables}
+    for item in graph.variables:
+        for axis in item.axes:
+            shapes[id(item.variable)][axis.axis] = len(gather_index(axis.segments, chosen))
+    return [(tuple(shapes[id(v)]), v.dtype) for v in model.variables]
+
+
+def _restore_callbacks(callbacks: Sequence, states: Sequence) -> None:
+    kinds = [kind for kind, _ in states]
+    _check_same("callbacks that keep a state", kinds, _kinds(callbacks))
+    for callback, (_, state) in zip(callbacks, states, strict=True):
+        callback.set_state(state)
+
+
+def _optimizer_variables(model: GrowableModel) -> list[keras.Variable]:
+    parts = keras_private.optimizers_of(model.optimizer)
+    return [variable for part in parts for variable in keras_private.own_variables(part)]
+
+
+def _values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    return [variable.numpy() for variable in variables]
+
+
+def _kinds(things: Any) -> list[str]:
+    return [type(thing).__name__ for thing in things]
+
+
+def _as_lists(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value

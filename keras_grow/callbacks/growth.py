@@ -1,0 +1,199 @@
+"""GrowthCallback: grows a model while `fit` runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import keras
+
+from keras_grow import methods
+from keras_grow.backend import collect_garbage
+from keras_grow.callbacks import growth_schedules
+from keras_grow.callbacks.growth_schedules import Schedule
+from keras_grow.growing.events import GrowthEvent
+from keras_grow.methods import GrowthMethod
+from keras_grow.model import GrowableModel
+from keras_grow.penalty.similarity import SimilarityPenalty
+from keras_grow.utils import progress
+from keras_grow.utils.checks import check_ceilings, check_rate
+
+
+class GrowthCallback(keras.callbacks.Callback):
+    """Grows a `GrowableModel` while it trains, and penalises similar neurons after each growth.
+
+    The model grows before the first step of an epoch, never after the last one: nothing would
+    train it. Each epoch's logs get `params` (trainable parameters), `similarity` (the mean
+    |cosine| between neurons at the end of the epoch) and `weight_drift` (Eq. 4, averaged over the
+    steps in which the penalty was armed). Put the callback before those that record the logs.
+
+    Args:
+        rate: Fraction of the growable neurons to add at each growth, such as 0.35.
+        every: Epochs between growths, or a `keras_grow.Schedule`. Defaults to 50.
+        method: Name of a growth method, or an instance. Defaults to "firefly".
+        penalty: A `SimilarityPenalty`, `None` for no penalty, or "default".
+        max_params: The most trainable parameters that the model may have.
+        max_widths: The most channels of any group, or group name -> the most channels.
+        verbose: 1 prints a line for each growth, and in a terminal or a notebook a progress bar
+            while a long choice of neurons lasts; 0 prints nothing.
+
+    Raises:
+        ValueError: if an argument is wrong.
+        TypeError: if an argument, or the model that it is used with, is of the wrong type.
+
+    Example:
+
+    >>> import keras, keras_grow, numpy as np
+    >>> inputs = keras.Input((8,))
+    >>> x = keras_grow.layers.GrowableDense(4, activation="relu", name="hidden")(inputs)
+    >>> model = keras_grow.GrowableModel(inputs, keras.layers.Dense(3)(x))
+    >>> model.compile("sgd", "mse")
+    >>> callback = keras_grow.GrowthCallback(0.5, every=1, method="net2wider", verbose=0)
+    >>> history = model.fit(np.ones((8, 8)), np.ones((8, 3)), epochs=2, callbacks=[callback],
+    ...                     verbose=0)
+    >>> model.widths
+    {'hidden': 6}
+
+    Reference:
+        Sakai and Hotta, Growing Deep Neural Network Considering with Similarity between Neurons.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        every: int | Schedule = 50,
+        method: str | GrowthMethod = "firefly",
+        penalty: SimilarityPenalty | str | None = "default",
+        max_params: int | None = None,
+        max_widths: int | Mapping[str, int] | None = None,
+        verbose: int = 1,
+    ):
+        super().__init__()
+        self.rate = check_rate(rate)
+        self.schedule = growth_schedules.get(every)
+        self.method = methods.get(method)
+        self.penalty = _check_penalty(penalty)
+        check_ceilings(max_params, max_widths)
+        self.max_params, self.max_widths = max_params, max_widths
+        self.verbose = verbose
+        self._stopped = False
+        self._batches = 0
+        self._first_epoch = True
+
+    def set_model(self, model: keras.Model) -> None:
+        """Takes the model that `fit` trains; refuses one that can't grow."""
+        if not isinstance(model, GrowableModel):
+            raise TypeError(
+                "`GrowthCallback` needs a `keras_grow.GrowableModel`. Convert the model with "
+                "`keras_grow.GrowableModel.from_keras(model)` and compile the result. Received: "
+                f"a {type(model).__name__} (`{model.name}`)"
+            )
+        if not model.widths:
+            raise ValueError(f"Model `{model.name}` has nothing to grow.\n{model.growth_report()}")
+        super().set_model(model)
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the growth method scores neurons on training data."""
+        return self.method.needs_data
+
+    def on_train_begin(self, logs=None) -> None:
+        """A ceiling reached in another run doesn't count in this one."""
+        self._stopped = False
+        self._first_epoch = True
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        """Grows, where the schedule says so."""
+        self._batches = 0
+        history = self.model.growth_history
+        # A model that was saved in the epoch of its growth goes on in that epoch.
+        done = self._first_epoch and bool(history) and history[-1].epoch == epoch
+        self._first_epoch = False
+        if not self._stopped and not done and self.schedule.due(epoch):
+            self._grow(epoch)
+
+    def _grow(self, epoch: int) -> None:
+        with progress.hidden(not self.verbose):
+            event = self.model.grow(
+                self.rate,
+                self.method,
+                max_params=self.max_params,
+                max_widths=self.max_widths,
+                epoch=epoch,
+            )
+        if event is None:
+            self._stopped = True
+            self._say(f"epoch {epoch}: growth stops at {self._ceiling()}")
+            return
+        collect_garbage()
+        self.schedule.grown(epoch)
+        if self.penalty is not None:
+            self.model.arm(self.penalty)
+        self._say(str(event) + self._shortfall(event))
+
+    def _ceiling(self) -> str:
+        limits = {"max_params": self.max_params, "max_widths": self.max_widths}
+        reached = ", ".join(f"{name}={value}" for name, value in limits.items() if value)
+        size = f"{self.model.neurons:,} neurons"
+        return f"{size} ({reached})" if reached else f"{size}: {self.rate} of them is less than one"
+
+    def _shortfall(self, event: GrowthEvent) -> str:
+        wanted = int(self.rate * event.neurons_before + 1e-9)
+        added = event.neurons_after - event.neurons_before
+        return "" if added >= wanted else f" (a ceiling allows {added} of {wanted} neurons)"
+
+    def on_train_batch_end(self, batch, logs=None) -> None:
+        """Counts the batches of the epoch."""
+        self._batches += 1
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        """Adds to the epoch's logs, and counts down the penalty's window."""
+        if not self._batches:
+            raise ValueError(
+                "The training data yielded no batch. Check that the data set is not empty, and "
+                "that it can be iterated more than once (or repeats)."
+            )
+        window = self.model.penalty_window
+        logs = {} if logs is None else logs
+        logs["params"] = sum(math.prod(v.shape) for v in self.model.trainable_variables)
+        logs["similarity"] = self.model.similarity
+        logs["weight_drift"] = window.end_epoch() if window else 0.0
+        self.schedule.observe(epoch + 1, logs)
+
+    def get_state(self) -> dict:
+        """Returns what `set_state` needs to go on in another process."""
+        return {
+            "stopped": self._stopped,
+            "seed": self.method.seed,
+            "schedule": [type(self.schedule).__name__, self.schedule.get_state()],
+        }
+
+    def set_state(self, state: dict) -> None:
+        """Goes on from what `get_state` returned; nothing is changed where it can't.
+
+        Raises:
+            ValueError: if it belongs to a schedule of another kind.
+        """
+        kind, schedule = state["schedule"]
+        if kind != type(self.schedule).__name__:
+            raise ValueError(
+                f"The run that was backed up grew by a schedule of the kind `{kind}`. Go on with "
+                f"that kind. Received: `{type(self.schedule).__name__}`"
+            )
+        self.schedule.set_state(schedule)
+        self._stopped, self.method.seed = state["stopped"], state["seed"]
+
+    def _say(self, line: str) -> None:
+        if self.verbose:
+            print(line)
+
+
+def _check_penalty(penalty: SimilarityPenalty | str | None) -> SimilarityPenalty | None:
+    if isinstance(penalty, str) and penalty == "default":
+        return SimilarityPenalty()
+    if penalty is not None and not isinstance(penalty, SimilarityPenalty):
+        raise TypeError(
+            "`penalty` must be a `keras_grow.SimilarityPenalty`, None or 'default'. Received: "
+            f"penalty={penalty!r}"
+        )
+    return penalty

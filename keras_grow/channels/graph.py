@@ -1,0 +1,145 @@
+"""Channel groups: which channels of a Functional model belong together.
+
+One walk over the calls of the model, inputs first. Every symbolic tensor gets a map of the
+channels along its channel axis; a table by layer type (`keras_grow.roles`) says what a layer does
+to it. What the table doesn't know freezes the groups that it touches, with a reason to read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import keras
+
+from keras_grow.channels import layer_table as roles
+from keras_grow.channels.walk import Walk
+from keras_grow.core import keras_private
+from keras_grow.core.widening import AxisChannels, Segment
+
+
+@dataclass(frozen=True)
+class VariableChannels:
+    """A variable of a layer, and the channels along its axes."""
+
+    layer: keras.layers.Layer
+    name: str
+    variable: keras.Variable
+    axes: tuple[AxisChannels, ...]
+
+    @property
+    def path(self) -> str:
+        """Path of the variable in the model."""
+        return self.variable.path
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """An attribute of a layer that holds how many channels it puts out, and which they are."""
+
+    layer: keras.layers.Layer
+    attribute: str
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that are added and removed together.
+
+    Attributes:
+        name: Name of the first layer that produces them.
+        width: Number of channels.
+        layers: Names of the layers that produce and carry them, in order.
+        producers: Those of them that produce them.
+        frozen: Why the group can't grow, or `None`.
+    """
+
+    name: str
+    width: int
+    layers: tuple[str, ...]
+    producers: tuple[str, ...]
+    frozen: str | None
+
+
+@dataclass(frozen=True)
+class ChannelGraph:
+    """The channel groups of a model, and the variables that each of them runs through.
+
+    Attributes:
+        model: The model.
+        groups: The groups by name, frozen ones included.
+        variables: The variables that channels run through.
+        sizes: The layers' own records of how many channels they put out.
+        reasons: Layer name -> why nothing passes it, for layers in no group.
+        fixed_parameters: Number of trainable parameters in variables without channels.
+    """
+
+    model: keras.Model
+    groups: dict[str, ChannelGroup]
+    variables: tuple[VariableChannels, ...]
+    sizes: tuple[LayerSize, ...]
+    reasons: dict[str, str]
+    fixed_parameters: int
+
+    @property
+    def growable(self) -> dict[str, ChannelGroup]:
+        """The groups that can grow, by name."""
+        return {name: group for name, group in self.groups.items() if group.frozen is None}
+
+    def touching(self, group: str, *roles: str) -> list[tuple[VariableChannels, AxisChannels]]:
+        """Returns the variables that a group runs through, with the axis, in the given roles."""
+        return [
+            (item, axis)
+            for item in self.variables
+            for axis in item.axes
+            if axis.role in roles and any(s.group == group for s in axis.segments)
+        ]
+
+
+def find_groups(model: keras.Model) -> ChannelGraph:
+    """Finds the channel groups of a Functional model.
+
+    Args:
+        model: A Functional model (or a Sequential one with known input shape, through
+            `GrowableModel.from_keras`).
+
+    Returns:
+        The groups, growable or frozen, and the variables that they run through.
+    """
+    walk = Walk()
+    for call in keras_private.calls_of(model):
+        inputs = [walk.maps.get(id(tensor)) for tensor in call.inputs]
+        outputs = roles.visit(walk, call, inputs)
+        for tensor in call.outputs:
+            walk.maps[id(tensor)] = outputs
+    for tensor in model.outputs:
+        walk.freeze([walk.maps.get(id(tensor))], "it is an output of the model")
+    return _finish(model, walk)
+
+
+def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
+    """Turns the state of a finished walk into values."""
+    roots = dict.fromkeys(walk.root(number) for number in range(len(walk.spaces)))
+    groups = {}
+    for number in roots:
+        space = walk.spaces[number]
+        name = space.producers[0]
+        groups[name] = ChannelGroup(
+            name, space.width, tuple(space.layers), tuple(space.producers), space.reason
+        )
+    variables = []
+    for layer, name, axes in walk.variables:
+        channels = tuple(
+            AxisChannels(axis, walk.named(along.segments), role, fresh)
+            for axis, along, role, fresh in axes
+            if along is not None
+        )
+        if channels:
+            variables.append(VariableChannels(layer, name, getattr(layer, name), channels))
+    sizes = tuple(
+        LayerSize(layer, attribute, walk.named(channels.segments))
+        for layer, attribute, channels in walk.sizes
+    )
+    resizable = {id(item.variable) for item in variables}
+    fixed = sum(math.prod(v.shape) for v in model.trainable_variables if id(v) not in resizable)
+    return ChannelGraph(model, groups, tuple(variables), sizes, walk.reasons, fixed)

@@ -1,0 +1,88 @@
+"""What can grow in a model, and why the rest can't."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+
+from keras_grow.channels.graph import ChannelGraph
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One row of a growth report.
+
+    Attributes:
+        layer: Name of the layer.
+        kind: Its type.
+        group: Name of the channel group that it puts out, or `None`.
+        width: Number of channels of the group, or `None`.
+        growable: Whether the group can grow.
+        reason: Why not, or an empty string.
+    """
+
+    layer: str
+    kind: str
+    group: str | None
+    width: int | None
+    growable: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class GrowthReport:
+    """A table of the layers of a model: group, width, growable or why not. Print it.
+
+    Attributes:
+        rows: One row per layer, in the order of the model, without its inputs.
+    """
+
+    rows: tuple[LayerReport, ...]
+
+    @property
+    def frozen(self) -> tuple[LayerReport, ...]:
+        """The rows of layers that produce or carry channels which can't grow."""
+        return tuple(row for row in self.rows if row.reason)
+
+    def __str__(self) -> str:
+        cells = [("layer", "type", "group", "width", "growable")]
+        for row in self.rows:
+            width = "" if row.width is None else str(row.width)
+            verdict = "yes" if row.growable else f"no: {row.reason}" if row.reason else "-"
+            cells.append((row.layer, row.kind, row.group or "", width, verdict))
+        sizes = [max(len(line[i]) for line in cells) for i in range(4)]
+        return "\n".join(
+            "  ".join([*(cell.ljust(n) for cell, n in zip(line[:4], sizes, strict=True)), line[4]])
+            for line in cells
+        )
+
+
+def report(model: keras.Model, graph: ChannelGraph) -> GrowthReport:
+    """Makes the growth report of a model."""
+    groups_of: dict[str, list] = {}
+    for group in graph.groups.values():
+        for layer in group.layers:
+            groups_of.setdefault(layer, []).append(group)
+    return GrowthReport(
+        tuple(
+            _row(layer, groups_of.get(layer.name, []), graph)
+            for layer in model.layers
+            if not isinstance(layer, keras.layers.InputLayer)
+        )
+    )
+
+
+def _row(layer: keras.layers.Layer, groups: list, graph: ChannelGraph) -> LayerReport:
+    name, kind = layer.name, type(layer).__name__
+    if not groups:
+        return LayerReport(name, kind, None, None, False, graph.reasons.get(name, ""))
+    frozen = [group.frozen for group in groups if group.frozen]
+    return LayerReport(
+        name,
+        kind,
+        ", ".join(group.name for group in groups),
+        sum(group.width for group in groups),
+        growable=not frozen,
+        reason=frozen[0] if frozen else "",
+    )

@@ -1,0 +1,137 @@
+"""The state of one walk over a model: the channels found so far, and which belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_grow.core.widening import Segment
+from keras_grow.layers import Growable
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channels along one axis of a symbolic tensor.
+
+    Attributes:
+        axis: The channel axis (positive).
+        segments: The channels along it; during the walk a segment's group is the number of a
+            space.
+    """
+
+    axis: int
+    segments: tuple[Segment, ...]
+
+
+class _Space:
+    """Channels that a layer produces, during the walk."""
+
+    def __init__(self, width: int):
+        self.width = width
+        self.layers: list[str] = []
+        self.producers: list[str] = []
+        self.reason: str | None = None
+
+
+class Walk:
+    """The state of one walk: the spaces, which of them are one group, and the maps so far."""
+
+    def __init__(self):
+        self.spaces: list[_Space] = []
+        self.parents: list[int] = []
+        self.maps: dict[int, Channels | None] = {}
+        self.variables: list[tuple[Any, str, list[tuple]]] = []
+        self.seen: dict[int, tuple[list, Channels | None]] = {}
+        self.sizes: list[tuple[Any, str, Channels]] = []
+        self.reasons: dict[str, str] = {}
+
+    def produce(self, layer: keras.layers.Layer, width: int, axis: int) -> Channels:
+        """Opens a new space of channels."""
+        space = _Space(width)
+        space.layers.append(layer.name)
+        space.producers.append(layer.name)
+        self.spaces.append(space)
+        self.parents.append(len(self.parents))
+        channels = Channels(axis, (Segment(len(self.spaces) - 1, width),))
+        if not isinstance(layer, Growable):
+            kind = type(layer).__name__
+            self.freeze([channels], f"`{layer.name}` is a {kind}, not one of the growable layers")
+        return channels
+
+    def root(self, space: int) -> int:
+        """Returns the space that stands for a space's whole group."""
+        while self.parents[space] != space:
+            space = self.parents[space]
+        return space
+
+    def spaces_of(self, channels: Channels | None) -> list[_Space]:
+        """Returns the groups along a map."""
+        if channels is None:
+            return []
+        numbers = dict.fromkeys(
+            self.root(s.group) for s in channels.segments if s.group is not None
+        )
+        return [self.spaces[number] for number in numbers]
+
+    def freeze(self, maps: Iterable[Channels | None], reason: str) -> None:
+        """Keeps every group along the maps at its width. The first reason is kept."""
+        for channels in maps:
+            for space in self.spaces_of(channels):
+                space.reason = space.reason or reason
+
+    def carry(self, layer: Any, channels: Channels | None) -> None:
+        """Notes that a layer carries the channels."""
+        for space in self.spaces_of(channels):
+            if layer.name not in space.layers:
+                space.layers.append(layer.name)
+
+    def tie(self, maps: list[Channels | None], reason: str) -> Channels | None:
+        """Makes maps one and the same, channel by channel."""
+        known = [channels for channels in maps if channels is not None]
+        if not known:
+            return None
+        first = known[0]
+        same_shape = all(
+            channels.axis == first.axis
+            and [s[1:] for s in channels.segments] == [s[1:] for s in first.segments]
+            for channels in known
+        )
+        if len(known) < len(maps) or not same_shape:
+            self.freeze(known, reason)
+            return None
+        for other in known[1:]:
+            for a, b in zip(first.segments, other.segments, strict=True):
+                self._unite(a.group, b.group, reason)
+        return first
+
+    def _unite(self, a: int | None, b: int | None, reason: str) -> None:
+        if a is None or b is None:
+            if a is not b:
+                space = self.spaces[self.root(b if a is None else a)]
+                space.reason = space.reason or reason
+            return
+        a, b = sorted((self.root(a), self.root(b)))
+        if a == b:
+            return
+        kept, gone = self.spaces[a], self.spaces[b]
+        self.parents[b] = a
+        kept.layers += [name for name in gone.layers if name not in kept.layers]
+        kept.producers += [name for name in gone.producers if name not in kept.producers]
+        kept.reason = kept.reason or gone.reason
+
+    def add_variable(self, layer, name: str, axes: list[tuple[int, Channels, str, float]]) -> None:
+        """Notes that channels run through a variable: (axis, channels, role, fresh value) each."""
+        if getattr(layer, name, None) is not None:
+            self.variables.append((layer, name, axes))
+
+    def named(self, segments: Iterable[Segment]) -> tuple[Segment, ...]:
+        """Replaces the numbers of spaces by the names of groups."""
+        return tuple(
+            segment
+            if segment.group is None
+            else segment._replace(group=self.spaces[self.root(segment.group)].producers[0])
+            for segment in segments
+        )

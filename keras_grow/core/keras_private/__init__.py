@@ -1,0 +1,54 @@
+"""Everything that touches what Keras keeps private, in one place.
+
+Each function names the Keras file that it relies on (checked with Keras 3.15). A release that
+changes one of them fails in `tests/core/test_keras_private.py`, not in the middle of a training
+run.
+"""
+
+from keras_grow.core.keras_private.graph import Call, calls_of, refresh_shapes
+from keras_grow.core.keras_private.optimizer import (
+    keys_of,
+    optimizers_of,
+    own_variables,
+    put_back_keys,
+    rekey,
+    slots_of,
+    trained_variables,
+)
+from keras_grow.core.keras_private.trainer import (
+    build_metrics,
+    forget_compiled_functions,
+    iterators_of,
+    set_first_epoch,
+)
+from keras_grow.core.keras_private.variables import (
+    Held,
+    global_seed_state,
+    hold,
+    put_back,
+    resize,
+    seed_states,
+)
+
+__all__ = [
+    "Call",
+    "Held",
+    "build_metrics",
+    "calls_of",
+    "forget_compiled_functions",
+    "global_seed_state",
+    "hold",
+    "iterators_of",
+    "keys_of",
+    "optimizers_of",
+    "own_variables",
+    "put_back",
+    "put_back_keys",
+    "refresh_shapes",
+    "rekey",
+    "resize",
+    "seed_states",
+    "set_first_epoch",
+    "slots_of",
+    "trained_variables",
+]

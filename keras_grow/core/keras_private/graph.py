@@ -1,0 +1,90 @@
+"""The calls of a Functional model, and its static shapes (Keras 3.15)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one operation in a Functional graph.
+
+    Attributes:
+        operation: The layer (or `keras.Operation`) that was called.
+        inputs: The symbolic tensors that it received, in order.
+        outputs: The symbolic tensors that it returned.
+        arguments: All that was passed, flattened, constants included.
+    """
+
+    operation: Any
+    inputs: Sequence[keras.KerasTensor]
+    outputs: Sequence[keras.KerasTensor]
+    arguments: tuple
+
+
+def calls_of(model: keras.Model) -> list[Call]:
+    """Returns the calls that make up a Functional model, inputs first.
+
+    Relies on `Function._nodes_by_depth` (keras/src/ops/function.py) and on `Node.arguments`
+    (keras/src/ops/node.py).
+    """
+    return [
+        Call(node.operation, node.input_tensors, node.outputs, _arguments_of(node))
+        for node in _nodes_of(model)
+    ]
+
+
+def _arguments_of(node: Any) -> tuple:
+    return tuple(keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
+
+
+def _nodes_of(model: keras.Model) -> list:
+    """Returns the nodes of a Functional model, inputs first, in the order of `model.layers`."""
+    order = {id(operation): i for i, operation in enumerate(model.operations)}
+    nodes = [
+        node
+        for depth in sorted(model._nodes_by_depth, reverse=True)
+        for node in sorted(model._nodes_by_depth[depth], key=lambda n: order[id(n.operation)])
+    ]
+    return [node for node in nodes if not node.is_input]
+
+
+def refresh_shapes(model: keras.Model) -> None:
+    """Brings every static shape of a Functional model up to date with its layers' widths.
+
+    Updates the symbolic tensors (`summary()`, `layer.output`), the layers' `input_spec` and the
+    input shapes that they save as their build config. Relies on `KerasTensor._shape`
+    (keras/src/backend/common/keras_tensor.py), `SymbolicArguments.fill_in`
+    (keras/src/ops/symbolic_arguments.py) and `Layer._build_shapes_dict`
+    (keras/src/layers/layer.py).
+    """
+    for node in _nodes_of(model):
+        _refresh_layer(node.operation, [t.shape for t in node.input_tensors])
+        # Stand-ins of the same shapes: a symbolic call on the model's own tensors would record
+        # another node.
+        stand_ins = {
+            id(t): keras.KerasTensor(t.shape, t.dtype, record_history=False)
+            for t in node.input_tensors
+        }
+        args, kwargs = node.arguments.fill_in(stand_ins)
+        specs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+        for tensor, spec in zip(node.outputs, specs, strict=True):
+            tensor._shape = spec.shape
+
+
+def _refresh_layer(layer: Any, input_shapes: Sequence[tuple]) -> None:
+    """Tells one layer the shapes that it now receives."""
+    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
+        return
+    specs = layer.input_spec
+    for spec, shape in zip(keras.tree.flatten(specs), input_shapes, strict=False):
+        if isinstance(spec, keras.InputSpec) and spec.axes:
+            spec.axes = {axis: shape[axis] for axis in spec.axes}
+    built = layer._build_shapes_dict
+    if built is not None and len(built) == 1 and len(input_shapes) == 1:
+        (key,) = built
+        built[key] = tuple(input_shapes[0])

@@ -1,0 +1,151 @@
+"""Applies widenings to a live model: everything is computed first, then swapped in.
+
+If anything fails on the way, the model and its optimizer are put back as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_grow.backend import strategy_scope
+from keras_grow.channels.graph import ChannelGraph, LayerSize
+from keras_grow.core import keras_private
+from keras_grow.core.widening import Widening, by_group, group_positions, widen_array
+from keras_grow.growing.slots import WidenedVariable, widen_slots
+
+
+def widen_model(
+    model: keras.Model,
+    graph: ChannelGraph,
+    widenings: Sequence[Widening],
+    record: Callable[[ExitStack], None] | None = None,
+) -> None:
+    """Widens channel groups of a model, with all that depends on their width.
+
+    Variables, optimizer and layers stay the same objects.
+
+    Args:
+        model: The model.
+        graph: Its channel groups, as `find_groups(model)` returns them.
+        widenings: At most one widening per group.
+        record: Called when all is swapped in, with what to do if the growth fails after all: a
+            stack to which it adds how to undo what it does.
+
+    Raises:
+        ValueError: if a widening does not fit its group. Nothing is changed then.
+    """
+    chosen = by_group(widenings)
+    _check(graph, chosen)
+    variables = _widen_variables(graph, chosen)
+    optimizer = getattr(model, "optimizer", None)  # none before `compile`
+    slots = widen_slots(optimizer, variables, chosen)
+    values = [(item.variable, item.after) for item in variables] + slots
+    sizes = [
+        (size, _resized(size, chosen))
+        for size in graph.sizes
+        if any(s.group in chosen for s in size.segments)
+    ]
+    _swap_in(model, optimizer, values, sizes, record or (lambda undo: None))
+
+
+def _check(graph: ChannelGraph, chosen: dict[str, Widening]) -> None:
+    """Refuses widenings of unknown or frozen groups, and sources that don't exist."""
+    for name, widening in chosen.items():
+        if name not in graph.growable:
+            reason = f" It can't: {graph.groups[name].frozen}." if name in graph.groups else ""
+            raise ValueError(
+                f"Group '{name}' can't be widened.{reason} Groups that can grow: "
+                f"{list(graph.growable)}"
+            )
+        width = graph.groups[name].width
+        if widening.sources.max() >= width or widening.sources.min() < -1:
+            raise ValueError(
+                f"`sources` of group '{name}' must lie between -1 and {width - 1}. Received: "
+                f"{widening.sources.min()} to {widening.sources.max()}"
+            )
+        _check_added(graph, widening, widening.incoming, "incoming", "output", "through")
+        _check_added(graph, widening, widening.outgoing, "outgoing", "input")
+
+
+def _check_added(graph, widening: Widening, added: Mapping, side: str, *roles: str) -> None:
+    """Refuses what is added to a variable that isn't there, or is of another shape."""
+    group = widening.group
+    touched = {item.path: (item, axis) for item, axis in graph.touching(group, *roles)}
+    for path, values in added.items():
+        if path not in touched:
+            raise ValueError(
+                f"`{side}` of group '{group}' must name variables on that side of it: "
+                f"{list(touched)}. Received: '{path}'"
+            )
+        item, axis = touched[path]
+        shape = list(item.variable.shape)
+        shape[axis.axis] = len(group_positions(axis.segments, {group: widening}, group))
+        if tuple(np.shape(values)) != tuple(shape):
+            raise ValueError(
+                f"`{side}` of group '{group}' for variable '{path}' must have shape "
+                f"{tuple(shape)}. Received: shape={tuple(np.shape(values))}"
+            )
+
+
+def _widen_variables(graph: ChannelGraph, chosen: dict[str, Widening]) -> list[WidenedVariable]:
+    """Computes the new value of every model variable that a widened group runs through."""
+    result = []
+    for item in graph.variables:
+        if any(s.group in chosen for axis in item.axes for s in axis.segments):
+            before = item.variable.numpy()
+            copied = widen_array(before, item.axes, chosen)
+            after = widen_array(before, item.axes, chosen, path=item.path)
+            if not np.all(np.isfinite(after)) and np.all(np.isfinite(before)):
+                raise ValueError(
+                    f"The new values of variable '{item.path}' must be finite. Received NaN or "
+                    f"infinite values from the widening of {list(chosen)}; the model is unchanged."
+                )
+            result.append(WidenedVariable(item.variable, item.axes, before, after, copied))
+    return result
+
+
+def _resized(size: LayerSize, chosen: dict[str, Widening]) -> int | tuple:
+    """Returns the new value of a layer's size attribute (`filters`, `target_shape`)."""
+    width = sum(
+        (chosen[s.group].width if s.group in chosen else s.width) * s.repeat for s in size.segments
+    )
+    present = getattr(size.layer, size.attribute)
+    if isinstance(present, (tuple, list)):  # Reshape: -1 follows by itself
+        return (*present[:-1], present[-1] if present[-1] == -1 else width)
+    return width
+
+
+def _swap_in(
+    model: keras.Model,
+    optimizer: Any,
+    values: Sequence[tuple[keras.Variable, np.ndarray]],
+    sizes: Sequence[tuple[LayerSize, int | tuple]],
+    record: Callable[[ExitStack], None],
+) -> None:
+    """Replaces values and sizes; on any failure undoes what was done, in reverse.
+
+    How to undo a step is noted before the step is taken: an interrupt can come between any two.
+    """
+    with ExitStack() as undo:
+        undo.callback(keras_private.forget_compiled_functions, model)
+        undo.callback(keras_private.refresh_shapes, model)
+        for part in keras_private.optimizers_of(optimizer):
+            undo.callback(keras_private.put_back_keys, part, keras_private.keys_of(part))
+        with strategy_scope(model):
+            for variable, value in values:
+                undo.callback(keras_private.put_back, keras_private.hold(variable))
+                keras_private.resize(variable, value)
+        for size, value in sizes:
+            undo.callback(setattr, size.layer, size.attribute, getattr(size.layer, size.attribute))
+            setattr(size.layer, size.attribute, value)
+        for part in keras_private.optimizers_of(optimizer):
+            keras_private.rekey(part)
+        keras_private.refresh_shapes(model)
+        keras_private.forget_compiled_functions(model)
+        record(undo)
+        undo.pop_all()

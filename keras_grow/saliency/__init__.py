@@ -1,0 +1,4 @@
+"""Where a network looks: saliency maps, and what they are worth.
+
+In comes what explains a trained network; growing has no part in it.
+"""

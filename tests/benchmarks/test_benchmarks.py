@@ -1,0 +1,236 @@
+"""The benchmarks run, in the tiniest setting, and their ratios are those of their medians."""
+
+import importlib
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_grow
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+TINY = ["--batch-size", "4", "--steps", "2"]
+
+
+def benchmark(name):
+    """Imports a benchmark the way that running one does: from its folder."""
+    if str(BENCHMARKS) not in sys.path:
+        sys.path.append(str(BENCHMARKS))
+    return importlib.import_module(name)
+
+
+measure, throughput, growth, one_growth, long_run = map(
+    benchmark, ("measure", "throughput", "growth", "one_growth", "long_run")
+)
+
+
+def cells(printed):
+    """Returns the rows of the printed tables, each a dictionary from column to cell."""
+    rows, head = [], None
+    for line in printed.splitlines():
+        row = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            head = None
+        elif head is None:
+            head = row
+        elif set("".join(row)) != {"-"}:
+            rows.append(dict(zip(head, row, strict=True)))
+    return rows
+
+
+def in_this_process(monkeypatch):
+    """Lets `growth` run `one_growth` here: a process takes seconds to start."""
+
+    def run(command, **_):
+        assert command[:2] == [sys.executable, str(BENCHMARKS / "one_growth.py")]
+        one_growth.main(command[2:])
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+def tiny(width):
+    """A network that is traced faster than a VGG16."""
+    x = inputs = keras.Input((32, 32, 3))
+    for name in ("conv1", "conv2"):
+        x = keras_grow.layers.GrowableConv2D(width, 3, strides=4, name=name)(x)
+        x = keras_grow.layers.GrowableBatchNormalization(name=f"{name}_bn")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras_grow.GrowableModel(inputs, keras.layers.Dense(10, name="head")(x))
+
+
+@pytest.fixture(autouse=True)
+def _tiny_network(monkeypatch):
+    monkeypatch.setitem(measure.MODELS, "tiny", tiny)
+
+
+@pytest.fixture
+def no_torch(monkeypatch):
+    monkeypatch.setattr(throughput, "torch_is_installed", lambda: False)
+
+
+def test_arms_take_turns():
+    taken = []
+    arms = {name: lambda name=name: taken.append(name) for name in "abc"}
+    seconds = measure.interleave(arms, 3)
+    assert "".join(taken) == "abcbcacab"
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_ratio():
+    ratio = measure.ratio([2.0, 4.0, 9.0], [1.0, 4.0, 3.0])
+    assert ratio == {"of_medians": 4 / 3, "min": 1.0, "max": 3.0}
+
+
+@pytest.mark.parametrize("text", ["vgg16", "vgg16:0", "resnet:4", "vgg16:wide"])
+def test_models_are_checked(text, capsys):
+    with pytest.raises(SystemExit):
+        throughput.main(["--models", text])
+    assert f"Received: {text!r}" in capsys.readouterr().err
+
+
+def test_throughput(tmp_path, capsys, no_torch):
+    out = tmp_path / "throughput.json"
+    arguments = ["--models", "tiny:4", *TINY, "--rounds", "3", "--out", str(out)]
+    results = throughput.main(arguments)
+    assert json.loads(out.read_text()) == results
+    assert set(results) == {"benchmark", "configuration", "machine", "rows"}
+    assert {"cpu", "cores", "versions", "date"} <= set(results["machine"])
+    (row,) = results["rows"]
+    assert set(row) == {"model", "width", "parameters", "images_per_second", "ratios"}
+    assert set(row["images_per_second"]) == {"plain", "off", "armed"}
+    for speed in row["images_per_second"].values():
+        assert len(speed["values"]) == 3
+        assert speed["median"] == statistics.median(speed["values"]) > 0
+    medians = {label: speed["median"] for label, speed in row["images_per_second"].items()}
+    assert row["ratios"]["off/plain"]["of_medians"] == medians["off"] / medians["plain"]
+    assert row["ratios"]["armed/off"]["of_medians"] == medians["armed"] / medians["off"]
+    printed = capsys.readouterr().out
+    assert "PyTorch is not installed" in printed
+    (line,) = cells(printed)
+    quotient = float(line["off img/s"]) / float(line["plain img/s"])
+    assert float(line["off/plain"].split()[0]) == pytest.approx(quotient, abs=0.02)
+
+
+def test_the_arms_are_the_same_network(no_torch):
+    args = throughput.parse(["--models", "mobilenet:4", *TINY])
+    arms = throughput.make_arms("mobilenet", 4, args)
+    x, _ = measure.images(3)
+    outputs = [arm.model.predict(x, verbose=0) for arm in arms.values()]
+    assert arms["armed"].model.penalty_window.epochs_left > 0
+    assert arms["off"].model.penalty_window is None
+    for output in outputs[1:]:
+        assert output == pytest.approx(outputs[0], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.skipif(not throughput.torch_is_installed(), reason="PyTorch is not installed")
+def test_torch_has_the_same_network():
+    keras_network = measure.build("vgg16", 4)
+    with throughput.TorchArm(4, 4) as arm:
+        assert arm.parameters == sum(
+            v.shape.num_elements() for v in keras_network.trainable_variables
+        )
+        arm(2)
+
+
+@pytest.fixture
+def torch_stub(monkeypatch, tmp_path):
+    """Puts a process in PyTorch's place that speaks as `pytorch.py` does."""
+    script = "import sys\nprint(7, flush=True)\nfor line in sys.stdin: print(0.5, flush=True)\n"
+    (tmp_path / "pytorch.py").write_text(script)
+    monkeypatch.setattr(throughput, "__file__", str(tmp_path / "throughput.py"))
+
+
+def test_the_torch_process_takes_turns_and_ends(torch_stub):
+    with throughput.TorchArm(4, 4) as arm:
+        assert arm.parameters == 7
+        arm(2)
+        arm()
+    assert arm._process.returncode == 0
+
+
+def test_a_torch_process_that_fails_is_reported(monkeypatch, tmp_path):
+    (tmp_path / "pytorch.py").write_text("")
+    monkeypatch.setattr(throughput, "__file__", str(tmp_path / "throughput.py"))
+    with pytest.raises(RuntimeError, match="PyTorch process has ended"):
+        throughput.TorchArm(4, 4)
+
+
+def test_growth(tmp_path, capsys):
+    out = tmp_path / "growth.json"
+    arguments = ["--models", "tiny:10", "--methods", "random", "net2wider", "--no-widening"]
+    results = growth.main([*arguments, *TINY, "--penalty", "--repeats", "2", "--out", str(out)])
+    assert json.loads(out.read_text()) == results
+    assert [row["method"] for row in results["growths"]] == ["random", "net2wider"]
+    assert results["widening"] is None and results["scaling"] == []
+    for row in results["growths"]:
+        assert row["neurons"] == [20, 27]  # 35 %
+        seconds, runs = row["seconds"], row["runs"]
+        assert set(seconds) == set(growth.COSTS)
+        for cost, value in seconds.items():
+            assert value == statistics.median(run[cost] for run in runs)
+        grown = seconds["choosing"] + seconds["widening"]
+        assert row["ratios"]["growth/epoch"] == grown / seconds["epoch"]
+        assert row["ratios"]["all/epoch"] == (grown + seconds["retracing"]) / seconds["epoch"]
+    for line in cells(capsys.readouterr().out):
+        quotient = (float(line["choosing s"]) + float(line["widening s"])) / float(line["epoch s"])
+        assert float(line["growth/epoch"]) == pytest.approx(quotient, rel=0.2, abs=0.01)
+
+
+def test_widening_alone(tmp_path, capsys, monkeypatch):
+    in_this_process(monkeypatch)
+    arguments = ["--models", "--wide", "4", "6", *TINY, "--out", str(tmp_path / "growth.json")]
+    row = growth.main(arguments)["widening"]
+    assert set(row["widths_after"].values()) == {6}
+    assert row["parameters_after"] > row["parameters_before"]
+    assert row["peak_after_mib"] >= row["peak_before_mib"] > 0
+    assert row["peak_traced_mib"] > 0
+    assert "VGG16 4 -> 6 channels" in capsys.readouterr().out
+
+
+def test_scaling(tmp_path, capsys, monkeypatch):
+    in_this_process(monkeypatch)
+    arguments = ["--models", "--no-widening", "--scaling", "3", "4", "--scaling-methods", "random"]
+    results = growth.main([*arguments, *TINY, "--out", str(tmp_path / "growth.json")])
+    assert [row["width"] for row in results["scaling"]] == [3, 4]
+    for row in results["scaling"]:
+        assert row["choosing/epoch"] == row["seconds_choosing"] / row["epoch"]
+        assert row["epoch"] == 391 * row["step_seconds"]
+        assert row["peak_after_mib"] > 0
+    assert [line["width"] for line in cells(capsys.readouterr().out)] == ["3", "4"]
+
+
+def test_scoring_data_is_enough_for_every_method():
+    batches = one_growth.scoring_data(2).batches(one_growth.BATCHES, np.random.default_rng())
+    assert {len(x) for x, _, _ in batches} == {2}
+
+
+def test_in_a_process_of_its_own(tmp_path):
+    args = growth.parse(["--models", "--wide", "3", "4", *TINY])
+    row = growth.alone("vgg16:3", "net2wider", args, "--rate=0.5", "--max-width=4")
+    assert set(row["widths_after"].values()) == {4}
+    assert row["peak_after_mib"] >= row["peak_before_mib"] > 0
+
+
+def test_long_run(tmp_path, capsys):
+    out = tmp_path / "long_run.json"
+    arguments = ["--methods", "net2wider", "--growths", "4", "--every", "2", "--out", str(out)]
+    results = long_run.main(arguments)
+    assert json.loads(out.read_text()) == results
+    run = results["runs"]["net2wider"]
+    assert [row["growths"] for row in run["rows"]] == [2, 4]
+    first, last = run["rows"]
+    assert last["parameters"] > first["parameters"]
+    assert last["graphs"] == first["graphs"] > 0
+    assert run["rise"]["objects"] == (last["objects"] - first["objects"]) / 2
+    assert [line["growths"] for line in cells(capsys.readouterr().out)] == ["2", "4"]
+
+
+def test_a_long_run_needs_two_rows(capsys):
+    with pytest.raises(SystemExit):
+        long_run.main(["--growths", "30", "--every", "25"])
+    assert "Received: 30" in capsys.readouterr().err

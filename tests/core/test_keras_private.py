@@ -1,0 +1,181 @@
+"""What Keras keeps private, and `keras_private.py` relies on: one test for each."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import batch, dense_cnn, mlp, plain_cnn
+
+from keras_grow import GrowableModel
+from keras_grow.backend import TrainSteps
+from keras_grow.core import keras_private
+
+
+def trained(optimizer):
+    model = mlp()
+    model.compile(optimizer, "mse")
+    model.fit(batch(model), np.zeros((8, 2)), verbose=0)
+    return model
+
+
+def test_the_calls_of_a_model_come_inputs_first():
+    model = dense_cnn()
+    calls = keras_private.calls_of(model)
+    assert [call.operation for call in calls] == model.layers[1:]
+    seen = {id(tensor) for tensor in model.inputs}
+    for call in calls:
+        assert all(id(tensor) in seen for tensor in call.inputs)
+        seen |= {id(tensor) for tensor in call.outputs}
+    assert all(id(tensor) in seen for tensor in model.outputs)
+
+
+def test_arguments_hold_the_constants():
+    inputs = keras.Input((2,))
+    outputs = inputs * np.float32(3)
+    (call,) = keras_private.calls_of(keras.Model(inputs, outputs))
+    assert any(isinstance(argument, np.floating) for argument in call.arguments)
+
+
+def test_a_variable_takes_a_value_of_another_shape():
+    variable = keras.Variable(np.ones((2, 3), "float32"))
+    held = keras_private.resize(variable, np.zeros((2, 5), "float32"))
+    assert variable.shape == (2, 5) and variable.value.shape == (2, 5)
+    np.testing.assert_array_equal(variable.numpy(), 0)
+    variable.assign(np.ones((2, 5)))
+    keras_private.put_back(held)
+    assert variable.shape == (2, 3)
+    np.testing.assert_array_equal(variable.numpy(), 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64", "int32"])
+def test_a_resized_variable_keeps_its_dtype(dtype):
+    variable = keras.Variable(np.ones(2), dtype=dtype)
+    keras_private.resize(variable, variable.numpy()[[0, 1, 1]])
+    assert variable.dtype == dtype and variable.shape == (3,)
+
+
+def test_shapes_follow_the_widths():
+    model = plain_cnn()
+    layer = model.get_layer("a")
+    keras_private.resize(layer.kernel, np.zeros((3, 3, 2, 7), "float32"))
+    layer.filters = 7
+    keras_private.refresh_shapes(model)
+    assert layer.output.shape == (None, 6, 6, 7)
+    assert model.get_layer("a_bn").input_spec.axes == {-1: 7}
+    assert model.get_layer("b").input_spec.axes == {-1: 7}
+    assert tuple(model.get_layer("b").get_build_config()["input_shape"]) == (None, 3, 3, 7)
+
+
+def test_refreshing_shapes_records_no_calls():
+    model = plain_cnn()
+    before = [len(layer._inbound_nodes) for layer in model.layers]
+    keras_private.refresh_shapes(model)
+    assert [len(layer._inbound_nodes) for layer in model.layers] == before
+
+
+def test_optimizers_are_found_inside_others():
+    inner = keras.optimizers.Adam()
+    assert list(keras_private.optimizers_of(keras.optimizers.LossScaleOptimizer(inner)))[1] is inner
+    assert list(keras_private.optimizers_of(None)) == []
+
+
+def test_slots_run_parallel_to_the_trained_variables():
+    model = trained(keras.optimizers.Adam(use_ema=True))
+    slots = keras_private.slots_of(model.optimizer)
+    assert set(slots) == {"_momentums", "_velocities", "_model_variables_moving_average"}
+    variables = keras_private.trained_variables(model.optimizer)
+    assert [v.path for v in variables] == [v.path for v in model.trainable_variables]
+    for values in slots.values():
+        assert [slot.shape for slot in values] == [v.shape for v in variables]
+    known = {id(slot) for values in slots.values() for slot in values}
+    assert all(id(v) in known for v in keras_private.own_variables(model.optimizer) if v.ndim)
+
+
+def test_an_optimizer_finds_resized_variables_again():
+    model = trained(keras.optimizers.SGD(momentum=0.9))
+    variable = model.trainable_variables[0]
+    index = model.optimizer._get_variable_index(variable)
+    keras_private.resize(variable, variable.numpy())
+    with pytest.raises(KeyError):
+        model.optimizer._get_variable_index(variable)
+    keras_private.rekey(model.optimizer)
+    assert model.optimizer._get_variable_index(variable) == index
+
+
+def test_compiled_functions_are_made_anew():
+    model = trained("sgd")
+    before = model.train_function
+    keras_private.forget_compiled_functions(model)
+    assert model.train_function is not None and model.train_function is not before
+    assert model.test_function is None and model.predict_function is None
+    fresh = mlp()
+    keras_private.forget_compiled_functions(fresh)
+    assert fresh.train_function is None
+
+
+def test_seed_states_are_those_of_the_layers():
+    model = plain_cnn()
+    (state,) = keras_private.seed_states(model)
+    before = state.numpy()
+    model(batch(model), training=True)
+    assert not np.array_equal(before, state.numpy())
+    state.assign(before)
+    first = model(batch(model), training=True)
+    state.assign(before)
+    np.testing.assert_array_equal(first, model(batch(model), training=True))
+
+
+def test_the_global_seed_state_is_that_of_the_global_draws():
+    assert (
+        keras_private.global_seed_state() is None
+    )  # nothing has drawn since the session was cleared
+    state = keras_private.global_seed_state(make=True)
+    assert keras_private.global_seed_state() is state
+    before = state.numpy()
+    first = keras.random.normal((3,))
+    assert not np.array_equal(before, state.numpy())
+    state.assign(before)
+    np.testing.assert_array_equal(first, keras.random.normal((3,)))
+
+
+def test_fit_starts_at_the_epoch_that_is_set_as_it_begins():
+    model = trained("sgd")
+    x, y = batch(model), np.zeros((8, 2))
+    begin = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: keras_private.set_first_epoch(model, 2)
+    )
+    assert model.fit(x, y, epochs=4, verbose=0, callbacks=[begin]).epoch == [2, 3]
+    keras_private.set_first_epoch(model, None)
+    assert model.fit(x, y, epochs=1, verbose=0).epoch == [0]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_iterators_that_fit_makes_of_a_data_set(epochs, monkeypatch):
+    model = trained("sgd")
+    data = tf.data.Dataset.from_tensors((batch(model), np.zeros((8, 2))))
+    assert int(data.cardinality()) == 1
+    made = []
+    make = tf.data.Dataset.__iter__
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", lambda self: made.append(self) or make(self))
+    model.fit(data, epochs=epochs, shuffle=False, verbose=0)
+    assert len(made) == keras_private.iterators_of(epochs)
+
+
+def test_metrics_have_their_variables_before_the_first_step():
+    model = mlp()
+    model.compile("sgd", "mse", metrics=["mae"])
+    assert len(model.metrics_variables) == 2  # the loss alone
+    keras_private.build_metrics(model, (batch(model), np.zeros((8, 2), "float32")))
+    names = [v.path for v in model.metrics_variables]
+    model.fit(batch(model), np.zeros((8, 2)), verbose=0)
+    assert [v.path for v in model.metrics_variables] == names and len(names) == 4
+
+
+def test_a_model_is_built_from_a_batch_where_several_processes_train_it():
+    """What `TrainSteps` overrides; tests/test_distribution.py has it at work."""
+    build = keras.Model._maybe_symbolic_build
+    assert list(inspect.signature(build).parameters) == ["self", "iterator", "data_batch"]
+    order = GrowableModel.__mro__
+    assert order.index(TrainSteps) < order.index(keras.Model)

@@ -1,0 +1,291 @@
+"""A growth that fails changes nothing, whatever stops it and wherever."""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import batch, mlp, plain_cnn
+
+import keras_grow
+from keras_grow import GrowthCallback, GrowthMethod, SimilarityPenalty, Widening, methods
+from keras_grow.core import keras_private
+from keras_grow.methods import Firefly, GradMax, Net2Wider, Random, Splitting
+from keras_grow.utils.progress import Progress
+
+METHODS = {
+    "random": Random(seed=1),
+    "net2wider": Net2Wider(seed=1),
+    "splitting": Splitting(examples=16, iterations=2, seed=1),
+    "firefly": Firefly(train_batches=1, score_batches=1, seed=1),
+    "gradmax": GradMax(batches=1, iterations=1, seed=1),
+}
+SCORING = ["splitting", "firefly", "gradmax"]
+
+
+def trained(model):
+    """A model in the middle of its training: slots, metrics, a growth behind it, a penalty."""
+    model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"], run_eagerly=True)
+    model.grow(0.2, Random(seed=0))
+    model.arm(SimilarityPenalty(epochs=3))
+    model.train_on_batch(*data_for(model))
+    return model
+
+
+def data_for(model):
+    return batch(model, 8), np.ones((8, model.output_shape[-1]), "float32")
+
+
+def state_of(model):
+    return (
+        [v.numpy() for v in model.variables + model.optimizer.variables + model.metrics_variables],
+        model.get_config(),
+        model.get_metrics_result(),
+        [layer.output.shape for layer in model.layers],
+        [layer.get_build_config() for layer in model.layers],
+        [model.optimizer._get_variable_index(v) for v in model.trainable_variables],
+    )
+
+
+def assert_equal(before, after):
+    for a, b in zip(before[0], after[0], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert before[1:] == after[1:]
+
+
+def assert_unchanged_by(model, growth, error, message):
+    """The growth fails as expected, leaves everything alone, and the model goes on."""
+    before = state_of(model)
+    with pytest.raises(error, match=message):
+        growth()
+    assert_equal(before, state_of(model))
+    model.train_on_batch(*data_for(model))
+    assert any(np.any(a != v.numpy()) for a, v in zip(before[0], model.variables, strict=False))
+
+
+def at_call(number, error, function):
+    """Returns a function that fails at its n-th call."""
+    calls = []
+
+    def failing(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == number:
+            raise error
+        return function(*args, **kwargs)
+
+    return failing
+
+
+FAILURES = {
+    "interrupt": (KeyboardInterrupt(), "by '{name}' was interrupted. The model is unchanged"),
+    "memory": (MemoryError("no more"), "by '{name}' ran out of memory. The model .* no more"),
+    "oom": (
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
+        "by '{name}' ran out of memory. The model is unchanged.*OOM when allocating",
+    ),
+    "error": (RuntimeError("a bug"), "a bug"),
+}
+
+
+def assert_a_growth_fails_and_the_next_one_works(model, name, failure, monkeypatch):
+    error, message = FAILURES[failure]
+    data = data_for(model)
+    assert_unchanged_by(
+        model,
+        lambda: model.grow(0.5, METHODS[name], data=data),
+        type(error),
+        message.format(name=name),
+    )
+    monkeypatch.undo()
+    assert model.grow(0.5, METHODS[name], data=data).neurons_after == model.neurons
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_failure_while_variables_are_replaced(name, failure, monkeypatch):
+    model = trained(plain_cnn())
+    error, _ = FAILURES[failure]
+    monkeypatch.setattr(keras_private, "resize", at_call(7, error, keras_private.resize))
+    assert_a_growth_fails_and_the_next_one_works(model, name, failure, monkeypatch)
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("name", SCORING)
+def test_a_failure_while_neurons_are_chosen(name, failure, monkeypatch):
+    """Ctrl-C at the progress bar; memory that runs out, or a bug, in the loss."""
+    model = trained(plain_cnn())
+    error, _ = FAILURES[failure]
+    if failure == "interrupt":
+        monkeypatch.setattr(Progress, "advance", at_call(2, error, Progress.advance))
+    else:  # the first call is the check of the data
+        monkeypatch.setattr(model, "compute_loss", at_call(2, error, model.compute_loss))
+    assert_a_growth_fails_and_the_next_one_works(model, name, failure, monkeypatch)
+
+
+@pytest.mark.parametrize("name", SCORING)
+def test_scores_that_are_nan(name):
+    model = trained(plain_cnn())
+    x, y = data_for(model)
+    assert_unchanged_by(
+        model,
+        lambda: model.grow(0.5, METHODS[name], data=(x * np.nan, y)),
+        ValueError,
+        "(?i)nan|not finite",
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_ceiling_that_is_reached(name):
+    model = trained(mlp())
+    before = state_of(model)
+    most = sum(v.size for v in map(keras.ops.convert_to_numpy, model.trainable_weights))
+    for ceilings in ({"max_params": most}, {"max_widths": min(model.widths.values())}):
+        assert model.grow(0.5, METHODS[name], data=data_for(model), **ceilings) is None
+        assert_equal(before, state_of(model))
+
+
+class Returns(GrowthMethod):
+    """A method with a bug."""
+
+    name = "returns"
+
+    def __init__(self, **added):
+        super().__init__(seed=0)
+        self.added = added
+
+    def choose(self, graph, budget, rng, data=None):
+        width = budget.widths["hidden0"]
+        return [Widening("hidden0", [*range(width), -1], **self.added)]
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ({"incoming": {"hidden0/kernel": np.full((5, 6), np.nan)}}, "variable 'hidden0/kernel' mu"),
+        ({"outgoing": {"hidden1/kernel": np.full((6, 3), np.inf)}}, "variable 'hidden1/kernel' mu"),
+        ({"incoming": {"hidden1/kernel": np.zeros((6, 3))}}, "must name variables on that side"),
+        (
+            {"outgoing": {"hidden/kernel": np.zeros((6, 3))}},
+            r"\['hidden1/kernel'\]. Received",
+        ),
+        ({"incoming": {"hidden0/kernel": np.zeros((1, 6))}}, r"have shape \(5, 6\). Received: sha"),
+    ],
+)
+def test_a_method_with_a_bug(added, message):
+    model = trained(mlp())
+    width = model.widths["hidden0"]
+    assert width == 5
+    assert_unchanged_by(model, lambda: model.grow(0.5, Returns(**added)), ValueError, message)
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        ([3], TypeError, "must return a list of `keras_grow.Widening`. Received in it: 3"),
+        ([Widening("nowhere", [0, 0])], ValueError, r"can grow: \['hidden0', 'hidden1'\]. Recei"),
+        ([Widening("hidden0", [0, 9])], ValueError, "must lie between -1 and 4"),
+    ],
+)
+def test_a_method_that_returns_something_else(returned, error, message):
+    method = Returns()
+    method.choose = lambda *args: returned
+    model = trained(mlp())
+    assert_unchanged_by(model, lambda: model.grow(0.5, method), error, message)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("path", ["hidden0/kernel", "head/bias"])
+def test_a_model_whose_weights_are_no_numbers_does_not_grow(path, bad):
+    model = trained(mlp())
+    variable = next(v for v in model.variables if v.path == path)
+    value = variable.numpy()
+    value[..., 0] = bad
+    variable.assign(value)
+    before = state_of(model)
+    for method in METHODS.values():
+        with pytest.raises(ValueError, match=f"its variable `{path}` holds NaN or infinite"):
+            model.grow(0.5, method, data=data_for(model))
+    assert_equal(before, state_of(model))
+
+
+def test_a_training_that_has_diverged_stops_at_its_growth():
+    model = mlp()
+    model.compile(keras.optimizers.SGD(1e30), "mse")
+    callback = GrowthCallback(0.5, every=2, method="random", verbose=0)
+    x, y = data_for(model)
+    with pytest.raises(ValueError, match="can't grow: its variable `hidden0/kernel` holds NaN"):
+        model.fit(x, y, epochs=4, callbacks=[callback], verbose=0)
+    assert model.growth_history == [] and model.widths == {"hidden0": 4, "hidden1": 3}
+
+
+def test_a_failure_within_fit(monkeypatch):
+    model = trained(mlp())
+    x, y = data_for(model)
+    callback = GrowthCallback(0.5, every=1, method=METHODS["firefly"], verbose=0)
+    monkeypatch.setattr(Progress, "advance", at_call(2, KeyboardInterrupt(), Progress.advance))
+    widths, history = model.widths, model.growth_history
+    with pytest.raises(KeyboardInterrupt, match="by 'firefly' was interrupted"):
+        model.fit(x, y, epochs=3, callbacks=[callback], verbose=0)
+    assert (model.widths, model.growth_history) == (widths, history)
+    assert model.training_data is None
+    assert model.penalty_window.epochs_left == 2  # one epoch of three is over
+    model.fit(x, y, epochs=2, callbacks=[callback], verbose=0)
+    assert len(model.growth_history) == len(history) + 1
+
+
+def interrupt_at_line(number, function):
+    """Calls a function, and raises KeyboardInterrupt at the n-th line run in the package.
+
+    Counting starts where arrays begin to be swapped in: before, nothing has been touched.
+
+    Returns:
+        The number of lines that were run, without an interrupt; otherwise it raises.
+    """
+    package, lines = str(Path(keras_grow.__file__).parent), [0]
+
+    def trace(frame, event, argument):
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        started = lines[0] or frame.f_code.co_name == "_swap_in"
+        if event == "line" and started:
+            lines[0] += 1
+            if lines[0] == number:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return lines[0]
+
+
+def test_an_interrupt_between_any_two_lines():
+    """Either the model is as it was, or it has grown: never half of it."""
+    model = trained(mlp())
+    method = methods.Net2Wider(seed=1)
+
+    def grow():
+        model.grow(0.5, method)
+
+    line = 1
+    while True:
+        before = state_of(model)
+        try:
+            interrupt_at_line(line, grow)
+        except KeyboardInterrupt:
+            if len(model.growth_history) > 1:  # it came too late
+                break
+            assert_equal(before, state_of(model))
+            line += 3
+        else:  # there is no such line
+            break
+    assert line > 150
+    (_, event) = model.growth_history
+    assert model.widths == event.widths_after
+    model.train_on_batch(*data_for(model))
+    model.grow(0.5, method)

@@ -1,0 +1,75 @@
+"""A TFDS folder with a few hundred real handwritten digits that passes for CIFAR, and no network.
+
+The stock builder writes the records, from binary files in CIFAR's own layout.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def recipe(name: str):
+    """Imports a recipe the way that running one does: from its folder."""
+    if str(RECIPES) not in sys.path:
+        sys.path.insert(0, str(RECIPES))
+    return importlib.import_module(name)
+
+
+def images(examples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns digits as uint8 `(examples, 32, 32, 3)`, a shade per channel, and their labels."""
+    digits = load_digits()
+    grey = np.kron(digits.images[:examples] * 255 / 16, np.ones((4, 4)))
+    shades = grey[..., None] * np.array([1.0, 0.8, 0.6])
+    return shades.astype(np.uint8), digits.target[:examples]
+
+
+def rows(pixels: np.ndarray, *labels: np.ndarray) -> np.ndarray:
+    """Returns CIFAR's binary layout: label bytes, then the image as three planes."""
+    planes = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
+    return np.concatenate([*(label[:, None] for label in labels), planes], 1).astype(np.uint8)
+
+
+def write_tfds(folder: Path, name: str, train: int, test: int, patch) -> Path:
+    """Prepares a data set in `folder / "tfds"`, and returns that path.
+
+    Args:
+        folder: An empty folder.
+        name: "cifar10" or "cifar100".
+        train: Number of training examples.
+        test: Number of test examples.
+        patch: A `pytest.MonkeyPatch`.
+    """
+    import tensorflow_datasets as tfds
+
+    pixels, labels = images(train + test)
+    {"cifar10": _binary10, "cifar100": _binary100}[name](folder, pixels, labels, train)
+    patch.setattr(tfds.download.DownloadManager, "download_and_extract", lambda self, url: folder)
+    builder = tfds.builder(name, data_dir=folder / "tfds", try_gcs=False)
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+    )
+    return folder / "tfds"
+
+
+def _binary10(folder: Path, pixels, labels, train: int) -> None:
+    root = folder / "cifar-10-batches-bin"
+    root.mkdir()
+    for number, part in enumerate(np.array_split(rows(pixels, labels)[:train], 5), start=1):
+        part.tofile(root / f"data_batch_{number}.bin")
+    rows(pixels, labels)[train:].tofile(root / "test_batch.bin")
+    (root / "batches.meta.txt").write_text("\n".join(f"digit {n}" for n in range(10)))
+
+
+def _binary100(folder: Path, pixels, labels, train: int) -> None:
+    root = folder / "cifar-100-binary"
+    root.mkdir()
+    content = rows(pixels, labels // 5, labels * 10)
+    content[:train].tofile(root / "train.bin")
+    content[train:].tofile(root / "test.bin")
+    for kind, names in (("coarse", 20), ("fine", 100)):
+        (root / f"{kind}_label_names.txt").write_text("\n".join(str(n) for n in range(names)))
