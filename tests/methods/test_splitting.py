@@ -18,9 +18,9 @@ from keras_grow.layers import (
     GrowableDense,
     GrowableDepthwiseConv2D,
 )
-from keras_grow.methods import splitting
+from keras_grow.methods.splitting import method as splitting
 from keras_grow.methods.scoring_data import as_scoring_data
-from keras_grow.methods.splitting.curvature import find_sites
+from keras_grow.methods.splitting.curvature import Site, find_sites
 from keras_grow.methods.splitting.method import Splits, Splitting, commit, draw_pieces, weigh
 
 
@@ -237,7 +237,7 @@ def test_choosing_leaves_the_model_as_it_was(monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(splitting.Site, "multiply", interrupt)
+    monkeypatch.setattr(Site, "multiply", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.grow(0.5, Splitting(seed=1), data=(x, y))
     for before, v in zip(state, [*model.variables, *model.metrics_variables], strict=True):

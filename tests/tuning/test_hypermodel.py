@@ -111,7 +111,7 @@ def test_what_build_must_be_and_return():
 @pytest.mark.parametrize("missing", ["keras_tuner", "tensorboard"])
 def test_without_keras_tuner(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    monkeypatch.delitem(sys.modules, "keras_grow.tuners")
+    monkeypatch.delitem(sys.modules, "keras_grow.tuning.tuners")
     monkeypatch.delitem(sys.modules, "keras_grow.tuning")
     with pytest.raises(ImportError, match=f"pip install keras-tuner tensorboard.*{missing}"):
         importlib.import_module("keras_grow.tuning")
