@@ -13,7 +13,7 @@ from keras_grow.layers import GrowableDense
 from keras_grow.methods import Firefly, Splitting
 from keras_grow.methods.firefly.candidates import CandidateNetwork, select
 from keras_grow.methods.firefly.method import _Balls
-from keras_grow.methods.scoring_data import ScoringData
+from keras_grow.methods.scoring_data import DrawnData
 
 QUICK = {"train_batches": 3, "score_batches": 2, "seed": 1}
 
@@ -203,7 +203,7 @@ def test_it_beats_random_on_a_teacher_and_its_student():
         for name, method in (("random", "random"), ("firefly", firefly)):
             model = student(seed)
             model.set_weights(start.get_weights())
-            model.grow(1.0, method, data=ScoringData(x, y, batch_size=64))
+            model.grow(1.0, method, data=DrawnData(x, y, batch_size=64))
             after = model.evaluate(x, y, verbose=0)
             model.fit(x, y, batch_size=32, epochs=3, verbose=0, shuffle=False)
             losses[name].append((after, model.evaluate(x, y, verbose=0)))

@@ -18,8 +18,8 @@ from keras_grow.layers import (
     GrowableDense,
     GrowableDepthwiseConv2D,
 )
-from keras_grow.methods.splitting import method as splitting
 from keras_grow.methods.scoring_data import as_scoring_data
+from keras_grow.methods.splitting import method as splitting
 from keras_grow.methods.splitting.curvature import Site, find_sites
 from keras_grow.methods.splitting.method import Splits, Splitting, commit, draw_pieces, weigh
 

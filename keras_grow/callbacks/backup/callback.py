@@ -137,7 +137,7 @@ class GrowthBackup(keras.callbacks.Callback):
 
     def _stateful(self) -> list:
         """Returns the callbacks that keep a state, all of which must come before this one."""
-        callbacks = self.model.fit_arguments["callbacks"]
+        callbacks = self.model.fit_context.arguments["callbacks"]
         stateful = [c for c in callbacks if hasattr(c, "get_state") and hasattr(c, "set_state")]
         for callback in stateful:
             if self in callbacks[: callbacks.index(callback)]:
@@ -169,10 +169,10 @@ class GrowthBackup(keras.callbacks.Callback):
 
     def _pass_epochs(self, epoch: int) -> None:
         """Has a data set that is read once an epoch come in the order that is due."""
-        given = self.model.fit_arguments
-        data = given.get("x")
-        if is_dataset(data) and given.get("steps_per_epoch") is None:
-            make_iterators(data, keras_private.iterators_of(epoch - given.get("initial_epoch", 0)))
+        given = self.model.fit_context.arguments
+        data = given["x"]
+        if is_dataset(data) and given["steps_per_epoch"] is None:
+            make_iterators(data, keras_private.iterators_of(epoch - given["initial_epoch"]))
 
     def _check_steps(self, content: Mapping[str, Any]) -> None:
         if content["step"] and content["steps_per_execution"] != self.model.steps_per_execution:
@@ -193,6 +193,7 @@ class GrowthBackup(keras.callbacks.Callback):
         self._random = training_state.random_state()
         if self._steps_before:
             self._skipped = SkippedSteps(self.model, self._restore_metrics)
+            self.model.fit_context.at_end.callback(self._skipped.end)
 
     def _settle(self) -> None:
         """Does what must wait until `fit` has begun: Keras empties its history as it begins."""

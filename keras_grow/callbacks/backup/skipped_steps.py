@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_grow.backend import as_train_function
+
 
 class SkippedSteps:
     """Stands in for a model's train function until `end` is called.
@@ -23,9 +25,9 @@ class SkippedSteps:
         self._model = model
         self._on_first_batch: Callable[[Any], None] | None = on_first_batch
         self._trains = model.train_function
-        model.train_function = self
+        model.train_function = as_train_function(self._pass_over)
 
-    def __call__(self, iterator: Iterator) -> dict[str, Any]:
+    def _pass_over(self, iterator: Iterator) -> dict[str, Any]:
         batch = next(iterator)
         if self._on_first_batch is not None:
             self._on_first_batch(batch)
@@ -36,4 +38,5 @@ class SkippedSteps:
 
     def end(self) -> None:
         """Has the model train again."""
-        self._model.train_function = self._trains
+        if self._trains is not None:
+            self._model.train_function, self._trains = self._trains, None

@@ -5,6 +5,7 @@ changes one of them fails in `tests/core/test_keras_private.py`, not in the midd
 run.
 """
 
+from keras_grow.core.keras_private.data import TappedData, adapter_of, are_arrays, rows_of
 from keras_grow.core.keras_private.graph import Call, calls_of, refresh_shapes
 from keras_grow.core.keras_private.optimizer import (
     keys_of,
@@ -33,6 +34,9 @@ from keras_grow.core.keras_private.variables import (
 __all__ = [
     "Call",
     "Held",
+    "TappedData",
+    "adapter_of",
+    "are_arrays",
     "build_metrics",
     "calls_of",
     "forget_compiled_functions",
@@ -47,6 +51,7 @@ __all__ = [
     "refresh_shapes",
     "rekey",
     "resize",
+    "rows_of",
     "seed_states",
     "set_first_epoch",
     "slots_of",
