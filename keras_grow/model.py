@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_grow import methods
-from keras_grow.backend import TrainSteps, share_of_replica, strategy_scope
+from keras_grow.backend import TrainSteps, share_of_replica, strategy_scope, sync_state
 from keras_grow.channels.budget import count_parameters, plan_budget
 from keras_grow.channels.graph import find_groups
 from keras_grow.channels.report import GrowthReport, report
@@ -171,6 +171,7 @@ class GrowableModel(TrainSteps, keras.Model):
                 "`keras_grow.layers`, or convert it with `GrowableModel.from_keras(model)`.\n"
                 f"{self.growth_report()}"
             )
+        sync_state(self)
         budget = plan_budget(graph, rate, max_params, max_widths)
         check_finite(self)
         started = time.perf_counter()
@@ -235,6 +236,7 @@ class GrowableModel(TrainSteps, keras.Model):
             raise TypeError(
                 f"`penalty` must be a `keras_grow.SimilarityPenalty`. Received: penalty={penalty!r}"
             )
+        sync_state(self)
         kernels = penalised_kernels(find_groups(self))
         with strategy_scope(self):
             window = PenaltyWindow(penalty, kernels, penalty.epochs)

@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_grow.backend.tensorflow.gradients import gradients_within
 from keras_grow.channels.budget import Budget
 from keras_grow.channels.graph import ChannelGraph
 from keras_grow.core.widening import Widening
@@ -259,6 +258,8 @@ def _slopes(model, tapped, taps, sites: Mapping[str, Site], piece: tuple) -> tup
             predicted, values = tapped(x, training=False)
         loss = model.task_loss(x, y, predicted, sample_weight)
         return loss, dict(zip(taps, values, strict=True))
+
+    from keras_grow.backend.tensorflow.gradients import gradients_within
 
     values, slopes = gradients_within(run)
     return values, {name: slopes[id(site.after)] for name, site in sites.items()}
