@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 
 import keras
@@ -101,6 +102,15 @@ class GrowthCallback(keras.callbacks.Callback):
         """A ceiling reached in another run doesn't count in this one."""
         self._stopped = False
         self._first_epoch = True
+        epochs = self.params.get("epochs")
+        if epochs is not None and not self.schedule.may_grow(epochs):
+            warnings.warn(
+                f"`GrowthCallback` grows nothing in this `fit`: it ends after epochs={epochs}, "
+                "before the first growth (epochs are counted anew by each `fit`, and none grows "
+                "after its last). Train for more epochs, grow sooner (`every=`), or go on with "
+                "`fit(initial_epoch=..., epochs=...)`.",
+                stacklevel=2,
+            )
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
         """Grows, where the schedule says so."""
