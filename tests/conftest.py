@@ -12,11 +12,22 @@ from keras_grow import GrowthMethod
 settings.register_profile(
     "keras_grow",
     deadline=None,
-    max_examples=25,
+    max_examples=8,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+settings.register_profile("thorough", settings.get_profile("keras_grow"), max_examples=50)
 settings.load_profile("keras_grow")
+
+
+def pytest_collection_modifyitems(items):
+    """Skips on another backend what is TensorFlow's alone."""
+    if keras.config.backend() == "tensorflow":
+        return
+    skip = pytest.mark.skip(reason=f"TensorFlow's alone; this is {keras.config.backend()}")
+    for item in items:
+        if item.get_closest_marker("tensorflow"):
+            item.add_marker(skip)
 
 
 @pytest.fixture(autouse=True)
