@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -12,11 +13,28 @@ from keras_grow import GrowthMethod
 settings.register_profile(
     "keras_grow",
     deadline=None,
-    max_examples=25,
+    max_examples=8,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+settings.register_profile("thorough", settings.get_profile("keras_grow"), max_examples=50)
 settings.load_profile("keras_grow")
+
+
+def pytest_collection_modifyitems(items):
+    """Skips on another backend what is TensorFlow's alone."""
+    if keras.config.backend() == "tensorflow":
+        return
+    skip = pytest.mark.skip(reason=f"TensorFlow's alone; this is {keras.config.backend()}")
+    for item in items:
+        if item.get_closest_marker("tensorflow"):
+            item.add_marker(skip)
+
+
+def pytest_collection_finish():
+    """Leaves what is imported out of garbage collections, of which every growth makes one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

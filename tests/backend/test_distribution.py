@@ -14,38 +14,46 @@ from keras_grow import Widening
 from keras_grow.growing.agreement import packed, unpacked
 
 HERE = Path(__file__).parents[1] / "helpers"
-METHODS = ("net2wider", "random", "splitting", "firefly")
+REST = ("net2wider", "random", "splitting")
 
 
-@pytest.fixture(scope="module")
-def two_devices():
-    """What `two_devices.py` compared, in one process for all tests."""
-    command = [sys.executable, str(HERE / "two_devices.py")]
+@pytest.fixture(
+    scope="module",
+    params=[("firefly",), pytest.param(REST, marks=pytest.mark.slow)],
+    ids="-".join,
+)
+def two_devices(request):
+    """What `two_devices.py` compared of some methods, in one process for all tests."""
+    command = [sys.executable, str(HERE / "two_devices.py"), *request.param]
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_two_devices_train_as_one_does(two_devices, method):
-    result = two_devices[method]
-    one, two = result["widths"]
-    assert one == two and sum(one.values()) > 8  # it has grown
-    assert result["largest_difference"] < 1e-4  # weights, slots, the penalty's state
-    one, two = result["logs"]
-    assert set(one) == set(two) >= {"loss", "params", "similarity", "weight_drift"}
-    for name, values in one.items():
-        assert two[name] == pytest.approx(values, rel=1e-4, abs=1e-5), name
-    assert one["weight_drift"][-1] > 0  # the penalty was armed
+@pytest.mark.tensorflow
+def test_two_devices_train_as_one_does(two_devices):
+    for method in two_devices.keys() - {"saved"}:
+        result = two_devices[method]
+        one, two = result["widths"]
+        assert one == two and sum(one.values()) > 8  # it has grown
+        assert result["largest_difference"] < 1e-4  # weights, slots, the penalty's state
+        one, two = result["logs"]
+        assert set(one) == set(two) >= {"loss", "params", "similarity", "weight_drift"}
+        for name, values in one.items():
+            assert two[name] == pytest.approx(values, rel=1e-4, abs=1e-5), (method, name)
+        assert one["weight_drift"][-1] > 0  # the penalty was armed
 
 
-@pytest.mark.parametrize("method", [*METHODS, "saved"])
-def test_the_copies_on_both_devices_are_equal(two_devices, method):
-    result = two_devices[method]
-    assert set(result["mirrored"]) == {2}
-    assert all(result["copies_equal"])
+@pytest.mark.tensorflow
+def test_the_copies_on_both_devices_are_equal(two_devices):
+    for result in two_devices.values():
+        assert set(result["mirrored"]) == {2}
+        assert all(result["copies_equal"])
 
 
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("two_devices", [REST], indirect=True, ids="-".join)
+@pytest.mark.slow
 def test_a_model_is_saved_and_goes_on_under_the_strategy(two_devices):
     saved = two_devices["saved"]
     assert max(saved["outputs_apart"]) < 1e-5
@@ -86,6 +94,7 @@ def two_workers():
     return [json.loads(printed.splitlines()[-1]) for printed, _ in outputs]
 
 
+@pytest.mark.tensorflow
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["net2wider", "firefly"])
 def test_two_workers_end_up_alike(two_workers, method):
@@ -94,6 +103,7 @@ def test_two_workers_end_up_alike(two_workers, method):
     assert first == second  # logs, evaluation, predictions, weights and slots, to the last bit
 
 
+@pytest.mark.tensorflow
 @pytest.mark.slow
 def test_two_workers_train_as_one_process_does(two_workers):
     first, second = two_workers

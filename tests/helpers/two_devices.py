@@ -2,6 +2,8 @@
 
 TensorFlow's devices can't be changed once it has used them, hence a process of its own. What is
 compared is printed as JSON.
+
+    python tests/helpers/two_devices.py METHOD ...
 """
 
 import json
@@ -44,6 +46,8 @@ def network(optimizer):
 
 
 def callback(method):
+    if method == "firefly":
+        method = keras_grow.methods.Firefly(train_batches=1, score_batches=1)
     penalty = keras_grow.SimilarityPenalty(1.0, weight_sum=0.1)
     return keras_grow.GrowthCallback(0.25, every=1, method=method, penalty=penalty, verbose=0)
 
@@ -109,13 +113,13 @@ def saved_and_loaded(model, strategy):
     }
 
 
-def main():
+def main(*methods):
     (cpu,) = tf.config.list_physical_devices("CPU")
     devices = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, devices)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     results = {}
-    for method in EPOCHS:
+    for method in methods:
         model, results[method] = compare(method, strategy)
         print(f"{method}: done", file=sys.stderr)
         if method == "net2wider":
@@ -124,4 +128,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
