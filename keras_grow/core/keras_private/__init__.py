@@ -5,7 +5,13 @@ changes one of them fails in `tests/core/test_keras_private.py`, not in the midd
 run.
 """
 
-from keras_grow.core.keras_private.graph import Call, calls_of, refresh_shapes
+from keras_grow.core.keras_private.graph import (
+    Call,
+    calls_of,
+    refresh_shapes,
+    run_calls,
+    standard_inputs,
+)
 from keras_grow.core.keras_private.optimizer import (
     keys_of,
     optimizers_of,
@@ -47,8 +53,10 @@ __all__ = [
     "refresh_shapes",
     "rekey",
     "resize",
+    "run_calls",
     "seed_states",
     "set_first_epoch",
     "slots_of",
+    "standard_inputs",
     "trained_variables",
 ]
