@@ -6,7 +6,13 @@ run.
 """
 
 from keras_grow.core.keras_private.data import TappedData, adapter_of, are_arrays, rows_of
-from keras_grow.core.keras_private.graph import Call, calls_of, refresh_shapes
+from keras_grow.core.keras_private.graph import (
+    Call,
+    calls_of,
+    refresh_shapes,
+    run_calls,
+    standard_inputs,
+)
 from keras_grow.core.keras_private.optimizer import (
     keys_of,
     optimizers_of,
@@ -52,8 +58,10 @@ __all__ = [
     "rekey",
     "resize",
     "rows_of",
+    "run_calls",
     "seed_states",
     "set_first_epoch",
     "slots_of",
+    "standard_inputs",
     "trained_variables",
 ]
