@@ -17,8 +17,12 @@ from keras_grow.backend.jax.train_step import (
     sync_state,
 )
 
+# Whether libraries that compute with TensorFlow can compute with the models.
+RUNS_TENSORFLOW_LIBRARIES = False
+
 __all__ = [
     "MISFIT",
+    "RUNS_TENSORFLOW_LIBRARIES",
     "TrainSteps",
     "as_train_function",
     "broadcast",

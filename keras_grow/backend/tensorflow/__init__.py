@@ -12,8 +12,12 @@ from keras_grow.backend.tensorflow.gradients import compiled, compiled_gradient,
 from keras_grow.backend.tensorflow.tracing import collect_garbage, forget_traces
 from keras_grow.backend.tensorflow.train_step import TrainSteps, as_train_function, sync_state
 
+# Whether libraries that compute with TensorFlow can compute with the models.
+RUNS_TENSORFLOW_LIBRARIES = True
+
 __all__ = [
     "MISFIT",
+    "RUNS_TENSORFLOW_LIBRARIES",
     "TrainSteps",
     "as_train_function",
     "broadcast",
