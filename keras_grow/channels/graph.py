@@ -32,6 +32,11 @@ class VariableChannels:
         """Path of the variable in the model."""
         return self.variable.path
 
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is a layer's kernel: what inputs are multiplied with."""
+        return self.name == "kernel"
+
 
 @dataclass(frozen=True)
 class LayerSize:
@@ -94,6 +99,24 @@ class ChannelGraph:
             for axis in item.axes
             if axis.role in roles and any(s.group == group for s in axis.segments)
         ]
+
+    def kernels(self, group: str, *roles: str) -> list[tuple[VariableChannels, AxisChannels]]:
+        """Returns the kernels among what `touching` returns."""
+        return [(item, axis) for item, axis in self.touching(group, *roles) if item.is_kernel]
+
+    def normalisations(
+        self, group: str
+    ) -> dict[str, dict[str, tuple[VariableChannels, AxisChannels]]]:
+        """Returns the batch normalisations that carry a group.
+
+        Returns:
+            Name of the layer -> name of its variable -> the variable, with the axis.
+        """
+        found: dict[str, dict[str, tuple[VariableChannels, AxisChannels]]] = {}
+        for item, axis in self.touching(group, "through"):
+            if isinstance(item.layer, keras.layers.BatchNormalization):
+                found.setdefault(item.layer.name, {})[item.name] = (item, axis)
+        return found
 
 
 def find_groups(model: keras.Model) -> ChannelGraph:
