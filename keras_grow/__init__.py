@@ -8,6 +8,7 @@ from keras_grow.callbacks.backup.callback import GrowthBackup
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.growth_schedules import At, Every, OnPlateau, Schedule
 from keras_grow.callbacks.tensorboard import GrowthTensorBoard
+from keras_grow.channels.layer_table import register_layer
 from keras_grow.core.widening import Widening
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.methods import GrowthMethod
@@ -32,6 +33,7 @@ __all__ = [
     "methods",
     "models",
     "plots",
+    "register_layer",
     "schedules",
     "similarity",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import keras
@@ -11,6 +10,8 @@ from keras_grow import methods
 from keras_grow.backend import collect_garbage
 from keras_grow.callbacks import growth_schedules
 from keras_grow.callbacks.growth_schedules import Schedule
+from keras_grow.channels.budget import share_of
+from keras_grow.channels.graph import count_weights
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import GrowableModel
@@ -138,7 +139,7 @@ class GrowthCallback(keras.callbacks.Callback):
         return f"{size} ({reached})" if reached else f"{size}: {self.rate} of them is less than one"
 
     def _shortfall(self, event: GrowthEvent) -> str:
-        wanted = int(self.rate * event.neurons_before + 1e-9)
+        wanted = share_of(self.rate, event.neurons_before)
         added = event.neurons_after - event.neurons_before
         return "" if added >= wanted else f" (a ceiling allows {added} of {wanted} neurons)"
 
@@ -155,7 +156,7 @@ class GrowthCallback(keras.callbacks.Callback):
             )
         window = self.model.penalty_window
         logs = {} if logs is None else logs
-        logs["params"] = sum(math.prod(v.shape) for v in self.model.trainable_variables)
+        logs["params"] = count_weights(self.model.trainable_variables)
         logs["similarity"] = self.model.similarity
         logs["weight_drift"] = window.end_epoch() if window else 0.0
         self.schedule.observe(epoch + 1, logs)

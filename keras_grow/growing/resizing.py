@@ -110,14 +110,15 @@ def _widen_variables(graph: ChannelGraph, chosen: dict[str, Widening]) -> list[W
 
 
 def _resized(size: LayerSize, chosen: dict[str, Widening]) -> int | tuple:
-    """Returns the new value of a layer's size attribute (`filters`, `target_shape`)."""
+    """Returns the new value of a layer's size attribute (`filters`, `noise_shape`)."""
     width = sum(
         (chosen[s.group].width if s.group in chosen else s.width) * s.repeat for s in size.segments
     )
-    present = getattr(size.layer, size.attribute)
-    if isinstance(present, (tuple, list)):  # Reshape: -1 follows by itself
-        return (*present[:-1], present[-1] if present[-1] == -1 else width)
-    return width
+    if size.index is None:
+        return width
+    shape = list(getattr(size.layer, size.attribute))
+    shape[size.index] = width
+    return tuple(shape)
 
 
 def _swap_in(
