@@ -11,6 +11,7 @@ from keras_grow.callbacks.tensorboard import GrowthTensorBoard
 from keras_grow.channels.layer_table import register_layer
 from keras_grow.core.widening import Widening
 from keras_grow.growing.events import GrowthEvent
+from keras_grow.growing.slots import register_slot
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import GrowableModel
 from keras_grow.penalty.similarity import SimilarityPenalty
@@ -34,6 +35,7 @@ __all__ = [
     "models",
     "plots",
     "register_layer",
+    "register_slot",
     "schedules",
     "similarity",
 ]

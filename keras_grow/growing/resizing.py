@@ -98,14 +98,13 @@ def _widen_variables(graph: ChannelGraph, chosen: dict[str, Widening]) -> list[W
     for item in graph.variables:
         if any(s.group in chosen for axis in item.axes for s in axis.segments):
             before = item.variable.numpy()
-            copied = widen_array(before, item.axes, chosen)
             after = widen_array(before, item.axes, chosen, path=item.path)
             if not np.all(np.isfinite(after)) and np.all(np.isfinite(before)):
                 raise ValueError(
                     f"The new values of variable '{item.path}' must be finite. Received NaN or "
                     f"infinite values from the widening of {list(chosen)}; the model is unchanged."
                 )
-            result.append(WidenedVariable(item.variable, item.axes, before, after, copied))
+            result.append(WidenedVariable(item.variable, item.axes, before, after))
     return result
 
 
