@@ -14,7 +14,7 @@ from keras_grow.channels.budget import share_of
 from keras_grow.channels.graph import count_weights
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.methods import GrowthMethod
-from keras_grow.model import GrowableModel
+from keras_grow.model import check_growable_model
 from keras_grow.penalty.similarity import SimilarityPenalty
 from keras_grow.utils import progress
 from keras_grow.utils.checks import check_ceilings, check_rate
@@ -83,12 +83,7 @@ class GrowthCallback(keras.callbacks.Callback):
 
     def set_model(self, model: keras.Model) -> None:
         """Takes the model that `fit` trains; refuses one that can't grow."""
-        if not isinstance(model, GrowableModel):
-            raise TypeError(
-                "`GrowthCallback` needs a `keras_grow.GrowableModel`. Convert the model with "
-                "`keras_grow.GrowableModel.from_keras(model)` and compile the result. Received: "
-                f"a {type(model).__name__} (`{model.name}`)"
-            )
+        check_growable_model(model, "GrowthCallback")
         if not model.widths:
             raise ValueError(f"Model `{model.name}` has nothing to grow.\n{model.growth_report()}")
         super().set_model(model)

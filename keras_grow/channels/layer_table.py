@@ -359,8 +359,8 @@ def _activation_reason(layer: Any) -> str | None:
     activation = getattr(layer, "activation", None)
     if activation is None or _acts_alone(activation):
         return None
-    name = getattr(activation, "__name__", type(activation).__name__)
-    if getattr(activation, "weights", ()):
+    name, row = getattr(activation, "__name__", type(activation).__name__), row_of(activation)
+    if getattr(activation, "weights", ()) or (row and row.variables):
         return (
             f"the activation '{name}' of `{layer.name}` has weights, which can't grow inside "
             "another layer: call it as a layer of its own"

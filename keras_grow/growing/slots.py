@@ -190,11 +190,11 @@ def widen_slots(
         ValueError: if the optimizer holds an array that is no slot of a trained variable, or a
             slot that isn't known.
     """
+    check_slots(optimizer)
     by_variable = {id(item.variable): item for item in widened}
     result = []
     for part in keras_private.optimizers_of(optimizer):
         slots, rows = keras_private.slots_of(part), _rows_of(part)
-        _check_slots_are_known(part, slots, rows)
         for position, variable in enumerate(keras_private.trained_variables(part)):
             if id(variable) in by_variable:
                 own = {name: slots[name][position] for name in rows if name in slots}
@@ -203,6 +203,20 @@ def widen_slots(
                 after = _widen_own_slots(part, rows, own, item, widenings)
                 result += [(slot, after[name]) for name, slot in own.items()]
     return result
+
+
+def check_slots(optimizer: Any) -> None:
+    """Refuses an optimizer that can't go through a growth.
+
+    Args:
+        optimizer: A Keras optimizer, wrapped or not.
+
+    Raises:
+        ValueError: if it holds an array that is no slot of a trained variable, or a slot that isn't
+            known.
+    """
+    for part in keras_private.optimizers_of(optimizer):
+        _check_slots_are_known(part, keras_private.slots_of(part), _rows_of(part))
 
 
 def _rows_of(optimizer: Any) -> dict[str, Slot]:

@@ -5,7 +5,7 @@ changes one of them fails in `tests/core/test_keras_private.py`, not in the midd
 run.
 """
 
-from keras_grow.core.keras_private.graph import Call, calls_of, refresh_shapes
+from keras_grow.core.keras_private.graph import Call, calls_of, check_calls, refresh_shapes
 from keras_grow.core.keras_private.optimizer import (
     keys_of,
     optimizers_of,
@@ -35,6 +35,7 @@ __all__ = [
     "Held",
     "build_metrics",
     "calls_of",
+    "check_calls",
     "forget_compiled_functions",
     "global_seed_state",
     "hold",
