@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from networks import mlp
+from problems import eager
 
 import keras_grow
 from keras_grow import GrowableModel, GrowthCallback, flops
@@ -16,32 +17,31 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "reliability.md"
 ROWS = re.findall(r"^\| `(.+)` \| (\w+Error): (.+) \|$", DOCUMENT.read_text(), flags=re.M)
 
 
-def compiled(model, name="network"):
+def named(model, name="network"):
     model.name = name
-    model.compile("sgd", "mse", run_eagerly=True)
-    return model
+    return eager(model, optimizer="sgd")
 
 
 def fixed():
     inputs = keras.Input((5,))
-    return compiled(GrowableModel(inputs, keras.layers.Dense(2, name="head")(inputs)), "fixed")
+    return named(GrowableModel(inputs, keras.layers.Dense(2, name="head")(inputs)), "fixed")
 
 
 def diverged():
-    model = compiled(mlp())
+    model = named(mlp())
     kernel = model.get_layer("hidden0").kernel
-    kernel.assign(kernel.numpy() * np.nan)
+    kernel.assign(kernel * np.nan)
     return model
 
 
 def wider():
-    model = compiled(mlp())
+    model = named(mlp())
     model.grow(0.5, "random")
     return model
 
 
 def plain():
-    return compiled(keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)]), "plain")
+    return named(keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)]), "plain")
 
 
 class Names(dict):
@@ -55,7 +55,7 @@ class Names(dict):
 
     def __missing__(self, name):
         makers = {
-            "model": lambda: compiled(mlp()),
+            "model": lambda: named(mlp()),
             "fixed": fixed,
             "diverged": diverged,
             "wider": wider,
@@ -105,7 +105,7 @@ def test_a_call_of_the_table(call, error, message, tmp_path, monkeypatch):
     ],
 )
 def test_a_data_set_that_yields_nothing(make_data):
-    model = compiled(mlp())
+    model = named(mlp())
     weights = model.get_weights()
     callback = GrowthCallback(0.5, every=1, method="random", verbose=0)
     with pytest.raises(ValueError, match="yielded no batch"):

@@ -5,6 +5,7 @@ import sys
 import keras_tuner
 import pytest
 from networks import mlp
+from problems import compiled
 from searches import build, hypermodel
 
 import keras_grow
@@ -63,10 +64,6 @@ def test_build_may_take_the_hyperparameters():
     def build_wide(hp):
         return compiled(mlp(hidden=(hp.Int("units", 6, 8), 3)))
 
-    def compiled(model):
-        model.compile("sgd", "mse")
-        return model
-
     hp = keras_tuner.HyperParameters()
     model = tuning.GrowthHyperModel(build_wide, weight=1.0, penalty_epochs=1).build(hp)
     assert model.widths["hidden0"] == hp.values["units"] == 6
@@ -111,7 +108,7 @@ def test_what_build_must_be_and_return():
 @pytest.mark.parametrize("missing", ["keras_tuner", "tensorboard"])
 def test_without_keras_tuner(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    monkeypatch.delitem(sys.modules, "keras_grow.tuners")
-    monkeypatch.delitem(sys.modules, "keras_grow.tuning")
+    for name in [name for name in sys.modules if name.startswith("keras_grow.tuning")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ImportError, match=f"pip install keras-tuner tensorboard.*{missing}"):
         importlib.import_module("keras_grow.tuning")
