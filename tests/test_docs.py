@@ -21,7 +21,8 @@ def blocks(name):
     shorter = {
         "max_epochs=30": "max_epochs=2",
         "every=5)": "every=1)",
-        "every=10": "every=1",
+        "0.35, every=10": "0.35, every=1",
+        "0.35, 10,": "0.35, 1,",
         "epochs=60": "epochs=2",
         'model.compile("adam", ': 'model.compile("adam", run_eagerly=True, loss=',
     }

@@ -168,9 +168,8 @@ def test_tuner_of_ones_own(tmp_path):
     class Mine(tuning.GrowthTuner, keras_tuner.BayesianOptimization):
         pass
 
-    assert (
-        search(tmp_path, Mine, epochs=2, max_trials=1).get_best_models()[0].neurons > mlp().neurons
-    )
+    (best,) = search(tmp_path, Mine, epochs=2, max_trials=1).get_best_models()
+    assert best.neurons > mlp().neurons
 
 
 @pytest.mark.parametrize(
