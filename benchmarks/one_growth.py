@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow import methods
-from keras_grow.methods.scoring_data import ScoringData
+from keras_grow.methods.scoring_data import DrawnData
 
 # Enough for every method at its defaults, and what `fit` keeps of a stream.
 BATCHES = 32
@@ -78,10 +78,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def scoring_data(batch_size: int) -> ScoringData:
+def scoring_data(batch_size: int) -> DrawnData:
     """Returns data that is scored in the batches that training would have."""
     x, y = measure.images(BATCHES * batch_size)
-    return ScoringData(x, y, batch_size=batch_size)
+    return DrawnData(x, y, batch_size=batch_size)
 
 
 def train(model, args: argparse.Namespace) -> float:

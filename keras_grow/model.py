@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,12 +13,12 @@ import keras
 import numpy as np
 
 from keras_grow import methods
-from keras_grow.backend import TrainSteps, share_of_replica, strategy_scope
-from keras_grow.callbacks.backup.skipped_steps import SkippedSteps
+from keras_grow.backend import TrainSteps, share_of_replica, strategy_scope, sync_state
 from keras_grow.channels.budget import count_parameters, plan_budget
 from keras_grow.channels.graph import find_groups
 from keras_grow.channels.report import GrowthReport, report
 from keras_grow.core import keras_private
+from keras_grow.fit_context import FitContext
 from keras_grow.growing import conversion
 from keras_grow.growing.agreement import agreed
 from keras_grow.growing.events import GrowthEvent
@@ -31,7 +30,7 @@ from keras_grow.methods.base import check_choice
 from keras_grow.methods.scoring_data import ScoringData, as_scoring_data
 from keras_grow.penalty.similarity import SimilarityPenalty
 from keras_grow.penalty.window import PenaltyWindow, model_similarity, penalised_kernels
-from keras_grow.utils.checks import check_callbacks, check_ceilings, check_epoch, check_rate
+from keras_grow.utils.checks import check_ceilings, check_epoch, check_rate
 
 # Set while the task loss is computed.
 _SCORING: ContextVar[bool] = ContextVar("scoring", default=False)
@@ -69,8 +68,7 @@ class GrowableModel(TrainSteps, keras.Model):
         super().__init__(*args, **kwargs)
         self._growth_history: tuple[GrowthEvent, ...] = ()
         self._window: PenaltyWindow | None = None
-        self._training_data: ScoringData | None = None
-        self._fit_arguments: dict[str, Any] = {}
+        self._fit_context: FitContext | None = None
 
     @classmethod
     def from_keras(cls, model: keras.Model) -> GrowableModel:
@@ -173,6 +171,7 @@ class GrowableModel(TrainSteps, keras.Model):
                 "`keras_grow.layers`, or convert it with `GrowableModel.from_keras(model)`.\n"
                 f"{self.growth_report()}"
             )
+        sync_state(self)
         budget = plan_budget(graph, rate, max_params, max_widths)
         check_finite(self)
         started = time.perf_counter()
@@ -197,14 +196,14 @@ class GrowableModel(TrainSteps, keras.Model):
         """Returns the data that a method scores neurons on: what it was given, or `fit`'s."""
         if not method.needs_data:
             return None
-        if data is None and self._training_data is None:
+        if data is not None:
+            return as_scoring_data(data).check_against(self)
+        if self._fit_context is None or self._fit_context.data is None:
             raise ValueError(
                 f"Growth method '{method.name}' needs training data. Grow within `fit` by a "
                 "`GrowthCallback`, or pass `data=(x, y)` (or a data set) to `grow`."
             )
-        if data is None:
-            return self._training_data
-        return as_scoring_data(data).check_against(self)
+        return self._fit_context.data
 
     def _record(self, graph, widenings, method, rate, epoch, times) -> None:
         before = {name: group.width for name, group in graph.growable.items()}
@@ -237,6 +236,7 @@ class GrowableModel(TrainSteps, keras.Model):
             raise TypeError(
                 f"`penalty` must be a `keras_grow.SimilarityPenalty`. Received: penalty={penalty!r}"
             )
+        sync_state(self)
         kernels = penalised_kernels(find_groups(self))
         with strategy_scope(self):
             window = PenaltyWindow(penalty, kernels, penalty.epochs)
@@ -251,49 +251,59 @@ class GrowableModel(TrainSteps, keras.Model):
         self._window = window
         keras_private.forget_compiled_functions(self)
 
-    def fit(self, *args, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        class_weight=None,
+        sample_weight=None,
+        initial_epoch=0,
+        steps_per_epoch=None,
+        validation_steps=None,
+        validation_batch_size=None,
+        validation_freq=1,
+    ):
         """Trains as `keras.Model.fit` does, and lets growth methods score neurons on its data.
 
-        See `keras_grow.scoring_data` for what is kept of data that can be read only once.
+        See `keras_grow.methods.scoring_data` for what is kept of data that can be read only once.
+        Where a penalty is armed, each epoch's logs get `penalty` and `weight_drift` (Eq. 4), its
+        means over the steps in which it was part of the training; `loss` is that of `compile`.
         """
-        arguments = inspect.signature(super().fit).bind(*args, **kwargs).arguments
-        callbacks = arguments.get("callbacks")
-        check_callbacks(callbacks)
-        # A `CallbackList` holds the callbacks itself.
-        callbacks = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
-        self._fit_arguments = {**arguments, "callbacks": tuple(callbacks)}
+        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self._fit_context = FitContext(self, arguments)
         try:
-            if not any(getattr(callback, "needs_data", False) for callback in callbacks):
-                return super().fit(*args, **kwargs)
-            names = ("x", "y", "sample_weight", "class_weight", "batch_size", "validation_split")
-            data = ScoringData(**{name: arguments.get(name) for name in names}, passing=True)
-            self._training_data = data
-            counter = keras.callbacks.LambdaCallback(on_train_batch_end=data.step_done)
-            arguments = {**arguments, "x": data.stream, "callbacks": [counter, *callbacks]}
-            return super().fit(**arguments)
+            with self._fit_context.at_end:
+                return super().fit(**self._fit_context.arguments_of_keras())
         finally:
-            self._training_data, self._fit_arguments = None, {}
-            if isinstance(self.train_function, SkippedSteps):  # `fit` was interrupted there
-                self.train_function.end()
+            self._fit_context = None
 
     @property
-    def training_data(self) -> ScoringData | None:
-        """What the `fit` that is running lets growth methods score neurons on."""
-        return self._training_data
-
-    @property
-    def fit_arguments(self) -> Mapping[str, Any]:
-        """What the `fit` that is running was given, the callbacks as a tuple."""
-        return self._fit_arguments
+    def fit_context(self) -> FitContext | None:
+        """What belongs to the `fit` that is running; `None` where none is."""
+        return self._fit_context
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Computes the loss; where the model trains, the penalty is added."""
+        """Computes the loss of `compile`; in training, the penalty adds to its gradient."""
         loss = super().compute_loss(
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
         )
         if self._window is None or not training:
             return loss
-        return loss + keras.ops.cast(share_of_replica(self._window.loss()), loss.dtype)
+        penalty = keras.ops.cast(share_of_replica(self._window.loss()), loss.dtype)
+        # Its gradient, and not its value: callbacks that watch the loss are to see the task.
+        return loss + (penalty - keras.ops.stop_gradient(penalty))
+
+    @property
+    def metrics(self) -> list:
+        """The metrics of `compile`, and the state of the penalty's window."""
+        return super().metrics + ([] if self._window is None else [self._window.state])
 
     def task_loss(self, x, y, y_pred, sample_weight=None):
         """Computes the loss of `compile` alone, for scoring: no regularizer, no penalty.

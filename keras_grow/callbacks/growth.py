@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 
 import keras
@@ -101,6 +102,15 @@ class GrowthCallback(keras.callbacks.Callback):
         """A ceiling reached in another run doesn't count in this one."""
         self._stopped = False
         self._first_epoch = True
+        epochs = self.params.get("epochs")
+        if epochs is not None and not self.schedule.may_grow(epochs):
+            warnings.warn(
+                f"`GrowthCallback` grows nothing in this `fit`: it ends after epochs={epochs}, "
+                "before the first growth (epochs are counted anew by each `fit`, and none grows "
+                "after its last). Train for more epochs, grow sooner (`every=`), or go on with "
+                "`fit(initial_epoch=..., epochs=...)`.",
+                stacklevel=2,
+            )
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
         """Grows, where the schedule says so."""
@@ -147,17 +157,17 @@ class GrowthCallback(keras.callbacks.Callback):
         self._batches += 1
 
     def on_epoch_end(self, epoch, logs=None) -> None:
-        """Adds to the epoch's logs, and counts down the penalty's window."""
+        """Adds to the epoch's logs."""
         if not self._batches:
             raise ValueError(
                 "The training data yielded no batch. Check that the data set is not empty, and "
                 "that it can be iterated more than once (or repeats)."
             )
-        window = self.model.penalty_window
         logs = {} if logs is None else logs
+        for name in ("penalty", "weight_drift"):
+            logs.setdefault(name, 0.0)  # of epochs before the first growth
         logs["params"] = sum(math.prod(v.shape) for v in self.model.trainable_variables)
         logs["similarity"] = self.model.similarity
-        logs["weight_drift"] = window.end_epoch() if window else 0.0
         self.schedule.observe(epoch + 1, logs)
 
     def get_state(self) -> dict:

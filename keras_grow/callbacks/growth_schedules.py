@@ -33,6 +33,13 @@ class Schedule:
         """
         raise NotImplementedError(f"{type(self).__name__} must override `due`")
 
+    def may_grow(self, epochs: int) -> bool:
+        """Tells whether a `fit` of so many epochs can come to a growth: `GrowthCallback` warns.
+
+        Override it where that is known before training begins. Defaults to True.
+        """
+        return True
+
     def observe(self, epoch: int, logs: Mapping[str, Any]) -> None:
         """Sees what an epoch logged.
 
@@ -82,6 +89,10 @@ class Every(Schedule):
         """See `Schedule.due`."""
         return 0 < epoch <= self.until and epoch % self.epochs == 0
 
+    def may_grow(self, epochs: int) -> bool:
+        """See `Schedule.may_grow`. The last epoch is followed by no growth."""
+        return self.epochs < epochs
+
 
 class At(Schedule):
     """Grows after the given epochs.
@@ -108,6 +119,10 @@ class At(Schedule):
     def due(self, epoch: int) -> bool:
         """See `Schedule.due`."""
         return epoch in self.epochs
+
+    def may_grow(self, epochs: int) -> bool:
+        """See `Schedule.may_grow`. The last epoch is followed by no growth."""
+        return min(self.epochs) < epochs
 
 
 class OnPlateau(Schedule):

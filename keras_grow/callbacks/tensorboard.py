@@ -7,6 +7,7 @@ import os
 import keras
 import numpy as np
 
+from keras_grow.backend import sync_state
 from keras_grow.backend.tf_summaries import Summaries, check_tensorboard
 from keras_grow.channels.graph import find_groups
 from keras_grow.model import GrowableModel
@@ -81,6 +82,7 @@ class GrowthTensorBoard(keras.callbacks.Callback):
         growths = len(self.model.growth_history)
         if growths != self._growths:
             self._growths = growths
+            sync_state(self.model)
             self._summaries.histograms(self._similarities(), self._epoch)
 
     def on_epoch_end(self, epoch, logs=None) -> None:

@@ -14,40 +14,29 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_grow.core.index_maps import (
+    AxisChannels,
+    Segment,
+    along,
+    gather_index,
+    group_positions,
+    scale_vector,
+)
 
-class Segment(NamedTuple):
-    """A run of positions along an axis that belongs to one channel group.
-
-    Attributes:
-        group: Name of the group, or `None` for positions that never grow.
-        width: Number of channels of the group.
-        repeat: Number of consecutive positions per channel.
-    """
-
-    group: str | None
-    width: int
-    repeat: int = 1
-
-
-@dataclass(frozen=True)
-class AxisChannels:
-    """Which channels lie along one axis of an array.
-
-    A flattened feature map is the same segment several times, a concatenation is several segments:
-    the map is a value, and nobody remembers an offset.
-
-    Attributes:
-        axis: The axis, counted from the end (negative).
-        segments: The channels along it, in order.
-        role: "output" (the array produces these channels), "through" (it acts on each channel
-            alone) or "input" (it sums over them).
-        fresh: Value of a channel that copies none, before anything is added.
-    """
-
-    axis: int
-    segments: tuple[Segment, ...]
-    role: str
-    fresh: float = 0.0
+__all__ = [
+    "PARAMETER",
+    "AxisChannels",
+    "Exponents",
+    "Segment",
+    "Widening",
+    "array_module",
+    "by_group",
+    "gather_index",
+    "group_positions",
+    "spread",
+    "widen_array",
+    "widen_axis",
+]
 
 
 class Exponents(NamedTuple):
@@ -127,11 +116,6 @@ class Widening:
         return len(self.sources)
 
 
-def identity(group: str, width: int) -> Widening:
-    """The widening that changes nothing."""
-    return Widening(group, np.arange(width))
-
-
 def by_group(widenings: Iterable[Widening]) -> dict[str, Widening]:
     """Returns widenings by the name of their group; each group may be widened once."""
     result: dict[str, Widening] = {}
@@ -145,42 +129,6 @@ def by_group(widenings: Iterable[Widening]) -> dict[str, Widening]:
     return result
 
 
-def gather_index(segments: Sequence[Segment], widenings: Mapping[str, Widening]) -> np.ndarray:
-    """Returns, per position along the widened axis, the present position (-1: fresh)."""
-    parts, offset = [], 0
-    for group, width, repeat in segments:
-        sources = widenings[group].sources if group in widenings else np.arange(width)
-        first = np.where(sources < 0, -1, offset + sources * repeat)[:, None]
-        parts.append(np.where(first < 0, -1, first + np.arange(repeat)).ravel())
-        offset += width * repeat
-    return np.concatenate(parts)
-
-
-def scale_vector(segments: Sequence[Segment], widenings: Mapping[str, Widening]) -> np.ndarray:
-    """Returns the outgoing scale of the channel at each position along the widened axis."""
-    return np.concatenate(
-        [
-            np.repeat(widenings[group].outgoing_scale, repeat)
-            if group in widenings
-            else np.ones(width * repeat)
-            for group, width, repeat in segments
-        ]
-    )
-
-
-def group_positions(
-    segments: Sequence[Segment], widenings: Mapping[str, Widening], group: str
-) -> np.ndarray:
-    """Returns the positions of one group's channels along the widened axis."""
-    parts, offset = [], 0
-    for name, width, repeat in segments:
-        size = (widenings[name].width if name in widenings else width) * repeat
-        if name == group:
-            parts.append(np.arange(offset, offset + size))
-        offset += size
-    return np.concatenate(parts)
-
-
 def widen_axis(
     array: Any,
     channels: AxisChannels,
@@ -189,19 +137,23 @@ def widen_axis(
     fresh: float = 0.0,
 ) -> Any:
     """Gathers and scales an array (NumPy's or the backend's) along one axis."""
-    xp = np if isinstance(array, np.ndarray) else keras.ops
+    xp = array_module(array)
     index = gather_index(channels.segments, widenings)
     widened = xp.take(array, np.maximum(index, 0), axis=channels.axis)
-    shape = [1] * len(array.shape)
-    shape[channels.axis] = -1
+    rank = len(array.shape)
     power = exponents.consuming if channels.role == "input" else exponents.producing
     scale = scale_vector(channels.segments, widenings) ** power if power else np.ones(1)
     if np.any(scale != 1):
-        widened = widened * _cast_like(array, scale.reshape(shape))
+        widened = widened * _cast_like(array, along(scale, channels.axis, rank))
     if np.any(index < 0):
         value = _cast_like(array, np.asarray(fresh))
-        widened = xp.where((index < 0).reshape(shape), value, widened)
+        widened = xp.where(along(index < 0, channels.axis, rank), value, widened)
     return widened
+
+
+def array_module(array: Any) -> Any:
+    """Returns the functions for an array: `numpy`, or `keras.ops` where it is the backend's."""
+    return np if isinstance(array, np.ndarray) else keras.ops
 
 
 def _cast_like(array: Any, values: Any) -> Any:
@@ -244,7 +196,7 @@ def widen_array(
             widening = widenings[group]
             added = widening.outgoing if channels.role == "input" else widening.incoming
             if path in added:
-                part = _place(added[path], channels, widenings, group, array)
+                part = _laid_out(added[path], channels, widenings, group, array)
                 for other in axes:
                     if other is not channels:
                         part = widen_axis(part, other, widenings, exponents)
@@ -252,47 +204,34 @@ def widen_array(
     return result
 
 
-def _place(
+def _laid_out(
     part: Any, channels: AxisChannels, widenings: Mapping[str, Widening], group: str, like: Any
 ) -> Any:
     """Lays what is added for one group out along the whole widened axis."""
-    xp = np if isinstance(like, np.ndarray) else keras.ops
     positions = group_positions(channels.segments, widenings, group)
     if part.shape[channels.axis] != len(positions):
         raise ValueError(
             f"What is added for group '{group}' must have {len(positions)} entries along axis "
             f"{channels.axis}. Received: shape={tuple(part.shape)}"
         )
-    part = _cast_like(like, part)
-    # One slice of zeros at the end, for the positions of other groups to read.
-    index = np.full(len(gather_index(channels.segments, widenings)), len(positions))
-    index[positions] = np.arange(len(positions))
-    nothing = xp.zeros_like(xp.take(part, np.arange(1), axis=channels.axis))
-    return xp.take(xp.concatenate([part, nothing], channels.axis), index, axis=channels.axis)
+    length = len(gather_index(channels.segments, widenings))
+    return spread(_cast_like(like, part), positions, length, channels.axis)
 
 
-def compose(first: Widening, second: Widening) -> Widening:
-    """Returns the widening that does `first`, then `second`, in one go.
+def spread(part: Any, positions: np.ndarray, length: int, axis: int) -> Any:
+    """Lays an array (NumPy's or the backend's) out along an axis, with zeros between.
 
-    Example:
-
-    >>> import keras_grow
-    >>> from keras_grow.core.widening import compose
-    >>> twice = compose(keras_grow.Widening("a", [0, 0]), keras_grow.Widening("a", [0, 1, 1]))
-    >>> twice.sources.tolist()
-    [0, 0, 0]
+    Args:
+        part: The array.
+        positions: Where each of its entries along the axis goes.
+        length: Number of entries along the axis afterwards.
+        axis: The axis.
     """
-    if first.group != second.group or second.sources.max() >= first.width:
-        raise ValueError(
-            "The second widening must start from the group and width that the first ends with. "
-            f"Received: {first.group} ({first.width}), then {second.group}"
-        )
-    copied = second.sources >= 0
-    sources = np.where(copied, first.sources[second.sources], -1)
-    scale = second.outgoing_scale * np.where(copied, first.outgoing_scale[second.sources], 1)
-    if first.incoming or first.outgoing or second.incoming or second.outgoing:
-        raise ValueError(
-            "Only widenings that add nothing can be composed without the axes of the arrays that "
-            "they add to. Apply them one after the other."
-        )
-    return Widening(first.group, sources, scale, unhelpful=first.unhelpful + second.unhelpful)
+    if np.array_equal(positions, np.arange(length)):
+        return part
+    xp = array_module(part)
+    index = np.full(length, len(positions))  # one slice of zeros at the end, to be read elsewhere
+    index[positions] = np.arange(len(positions))
+    shape = [*part.shape]
+    shape[axis] = 1
+    return xp.take(xp.concatenate([part, xp.zeros(shape, part.dtype)], axis), index, axis=axis)

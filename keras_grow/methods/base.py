@@ -6,12 +6,19 @@ import random
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import keras
 import numpy as np
 
 from keras_grow.channels.budget import Budget
 from keras_grow.channels.graph import ChannelGraph, VariableChannels
-from keras_grow.core.widening import AxisChannels, Widening, by_group, gather_index, group_positions
+from keras_grow.core.index_maps import (
+    AxisChannels,
+    along,
+    fresh_positions,
+    gather_index,
+    group_positions,
+)
+from keras_grow.core.widening import Widening, by_group
+from keras_grow.methods.initial_values import initial_values
 from keras_grow.utils.checks import check_seed
 
 
@@ -112,23 +119,16 @@ def draw(
         channels are fresh, zeros elsewhere.
     """
     chosen = {widening.group: widening}
-    index = gather_index(axis.segments, chosen)
     shape = list(item.variable.shape)
-    shape[axis.axis] = len(index)
-    initializer = _initializer(item, rng)
-    values = keras.ops.convert_to_numpy(initializer(tuple(shape), dtype="float32")) - axis.fresh
-    positions = group_positions(axis.segments, chosen, widening.group)
-    along = [1] * len(shape)
-    along[axis.axis] = -1
-    fresh = (index[positions] < 0).reshape(along)
-    return np.where(fresh, np.take(values, positions, axis=axis.axis), 0).astype("float32")
+    shape[axis.axis] = len(gather_index(axis.segments, chosen))
+    values = initial_values(_initializer(item), tuple(shape), rng) - np.float32(axis.fresh)
+    run = group_positions(axis.segments, chosen, widening.group)
+    values = np.take(values, run, axis=axis.axis)
+    fresh = np.isin(np.arange(len(run)), fresh_positions(axis.segments, widening))
+    return np.where(along(fresh, axis.axis, values.ndim), values, np.float32(0))
 
 
-def _initializer(item: VariableChannels, rng: np.random.Generator):
-    """Returns the layer's initializer of a variable, with a seed of its own."""
+def _initializer(item: VariableChannels) -> Any:
+    """Returns the layer's initializer of a variable."""
     names = (f"{item.name}_initializer", "depthwise_initializer")
-    initializer = next(getattr(item.layer, n) for n in names if hasattr(item.layer, n))
-    config = getattr(initializer, "get_config", dict)()
-    if "seed" not in config:
-        return initializer
-    return type(initializer).from_config({**config, "seed": int(rng.integers(2**31))})
+    return next(getattr(item.layer, n) for n in names if hasattr(item.layer, n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 
 from keras_grow.channels.budget import Budget
@@ -60,7 +61,8 @@ class Net2Wider(GrowthMethod):
         if self.noise:
             for item, axis in graph.touching(group, "output"):
                 if item.name == "kernel":
-                    incoming[item.path] = self._noise(item.variable.numpy(), axis, added, rng)
+                    kernel = keras.ops.convert_to_numpy(item.variable)
+                    incoming[item.path] = self._noise(kernel, axis, added, rng)
         return Widening(group, sources, 1 / copies[sources], incoming)
 
     def _noise(self, kernel, axis, added, rng) -> np.ndarray:

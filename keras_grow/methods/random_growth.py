@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 
 from keras_grow.channels.budget import Budget
 from keras_grow.channels.graph import ChannelGraph, VariableChannels
-from keras_grow.core.widening import AxisChannels, Widening, group_positions
+from keras_grow.core.index_maps import (
+    AxisChannels,
+    along,
+    fresh_positions,
+    group_positions,
+    run_of,
+    scale_vector,
+)
+from keras_grow.core.widening import Widening, spread
 from keras_grow.methods.base import GrowthMethod, draw
-from keras_grow.methods.gradmax.rows import fresh_by_channel
 
 _OUTGOING = ("zero", "small", "variance")
 
@@ -118,27 +126,29 @@ def _undo_scaling(drawn, item: VariableChannels, axis: AxisChannels, growth: dic
     """
     for other in item.axes:
         if other is not axis and other.role == "input":
-            scale = [
-                np.full(s.width * s.repeat, growth[s.group].outgoing_scale[0])
-                if s.group in growth
-                else np.ones(s.width * s.repeat)
-                for s in other.segments
-            ]
-            shape = [1] * drawn.ndim
-            shape[other.axis] = -1
-            drawn = drawn / np.concatenate(scale).reshape(shape)
+            scale = _present_scale(other, growth)
+            drawn = drawn / along(scale, other.axis, drawn.ndim)
     return drawn.astype("float32")
+
+
+def _present_scale(axis: AxisChannels, growth: dict[str, Widening]) -> np.ndarray:
+    """Returns what present channels along an axis are scaled by: one number a group."""
+    present = {
+        name: Widening(name, np.arange(width), np.full(width, growth[name].outgoing_scale[0]))
+        for name, width in {s.group: s.width for s in axis.segments}.items()
+        if name in growth
+    }
+    return scale_vector(axis.segments, present)
 
 
 def _mean(item: VariableChannels, axis: AxisChannels, widening: Widening) -> np.ndarray:
     """Returns what takes fresh channels from where they start to the mean of the present ones."""
-    mean = np.moveaxis(_present(item, axis, widening), axis.axis, 0).mean(axis=0) - axis.fresh
-    fresh = fresh_by_channel(axis, widening).ravel()
-    added = np.zeros((fresh.max() + 1, *mean.shape), "float32")
-    added[fresh] = mean
-    return np.moveaxis(added, 0, axis.axis)
+    mean = np.mean(_present(item, axis, widening), axis=axis.axis, keepdims=True) - axis.fresh
+    positions = fresh_positions(axis.segments, widening)
+    length = sum(s.width * s.repeat for s in run_of(axis.segments, widening.group, widening.width))
+    return spread(np.repeat(mean, len(positions), axis.axis), positions, length, axis.axis)
 
 
 def _present(item: VariableChannels, axis: AxisChannels, widening: Widening) -> np.ndarray:
-    positions = group_positions(axis.segments, {}, widening.group)
-    return np.take(item.variable.numpy().astype("float32"), positions, axis=axis.axis)
+    value = keras.ops.convert_to_numpy(item.variable).astype("float32")
+    return np.take(value, group_positions(axis.segments, {}, widening.group), axis=axis.axis)

@@ -1,16 +1,17 @@
 """Batches of the training data for the methods that score neurons.
 
 `fit` remembers what it trains on, and a method gets batches of the same data with the same
-preprocessing, without disturbing the order or the random numbers of training: arrays are drawn
-from with a generator of their own; of a `tf.data.Dataset` or a Python generator, which can't be
-read twice without changing what training sees, the latest batches are kept as they pass by. (A
-growth before the first epoch of a `fit`, as where a saved model goes on, reads the first batches of
-a data set itself.)
+preprocessing, without disturbing the order or the random numbers of training: arrays and
+`PyDataset`s are drawn from with a generator of their own; of anything else (a `tf.data.Dataset`, a
+Python generator, a PyTorch `DataLoader`, a Grain data set), which can't be read twice without
+changing what training sees, the latest batches are kept as they pass by. (A growth before the
+first epoch of a `fit`, as where a saved model goes on, reads the first batches itself.)
 """
 
 from __future__ import annotations
 
 import itertools
+import types
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_grow.backend.tf_data import is_dataset, tap_dataset
+from keras_grow.core import keras_private
 from keras_grow.growing.failures import unfitting
 
 # The latest batches of a stream that are kept for scoring.
@@ -26,65 +27,9 @@ KEPT_BATCHES = 32
 
 
 class ScoringData:
-    """Draws batches `(x, y, sample_weight)` for scoring.
+    """Batches `(x, y, sample_weight)` for scoring. Sub-classes say where they come from."""
 
-    Args:
-        x: Arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterable of batches.
-        y: Targets, where `x` is arrays.
-        sample_weight: Weights of the examples, where `x` is arrays.
-        class_weight: Class number -> weight.
-        batch_size: Examples per batch, where `x` is arrays. Defaults to 32.
-        validation_split: The fraction of the arrays, at their end, that training does not see.
-        passing: Whether training reads the same stream, so that its batches are kept as they
-            pass. Then `stream` is what training must read.
-    """
-
-    def __init__(
-        self,
-        x: Any,
-        y: Any = None,
-        sample_weight: Any = None,
-        class_weight: dict[int, float] | None = None,
-        batch_size: int | None = None,
-        validation_split: float = 0.0,
-        passing: bool = False,
-    ):
-        self._arrays = (x, y, sample_weight)
-        self._class_weight = class_weight
-        self._batch_size = batch_size or 32
-        self._validation_split = validation_split or 0.0
-        # Data is read ahead of training, by how much is a matter of timing: a batch is kept when
-        # its step is done.
-        self._ahead: deque = deque()
-        self._kept: deque = deque(maxlen=KEPT_BATCHES)
-        self._steps_done = 0
-        self._model: keras.Model | None = None
-        self.stream = x
-        self._passing = passing and not _is_arrays(x) and not _is_indexed(x)
-        if self._passing and isinstance(x, Iterable) and not isinstance(x, str):
-            self.stream = tap_dataset(x, self._ahead) if is_dataset(x) else self._tap(x)
-
-    def _tap(self, batches: Iterable) -> Iterator:
-        for batch in batches:
-            self._ahead.append(batch)
-            yield batch
-
-    def step_done(self, batch: int, logs: Any = None) -> None:
-        """Notes that training has done its steps up to the batch of this number in the epoch."""
-        before = self._steps_done if batch >= self._steps_done else 0  # 0 in a new epoch
-        self._steps_done = batch + 1
-        for _ in range(min(self._steps_done - before, len(self._ahead))):
-            self._kept.append(self._ahead.popleft())
-
-    @property
-    def kept(self) -> list | None:
-        """The latest batches that have passed by; `None` where the data can be read at will."""
-        return list(self._kept) if self._passing else None
-
-    def keep(self, batches: Iterable) -> None:
-        """Replaces the batches that have passed by, as in a run that goes on in another process."""
-        self._kept.clear()
-        self._kept.extend(batches)
+    _model: keras.Model | None = None
 
     def batches(self, count: int, rng: np.random.Generator) -> list[tuple]:
         """Returns up to `count` batches; fewer where the data has no more.
@@ -96,7 +41,8 @@ class ScoringData:
         Raises:
             ValueError: if the data yields nothing, or batches that don't fit the model.
         """
-        batches = [self._weighted(batch) for batch in self._draw(count, rng)]
+        drawn = self._draw(count, rng)
+        batches = [keras.utils.unpack_x_y_sample_weight(batch) for batch in drawn]
         if not batches:
             raise ValueError(
                 "There is no data to score neurons on: the training data yielded no batch (of a "
@@ -114,27 +60,53 @@ class ScoringData:
         return self
 
     def _draw(self, count: int, rng: np.random.Generator) -> Iterable:
+        raise NotImplementedError
+
+
+class DrawnData(ScoringData):
+    """Data of which any part can be read at any time: arrays, or a `keras.utils.PyDataset`.
+
+    Args:
+        x: Arrays, or a `keras.utils.PyDataset`.
+        y: Targets, where `x` is arrays.
+        sample_weight: Weights of the examples, where `x` is arrays.
+        class_weight: Class number -> weight.
+        batch_size: Examples per batch, where `x` is arrays. Defaults to 32.
+        validation_split: The fraction of the arrays, at their end, that training does not see.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: dict[int, float] | None = None,
+        batch_size: int | None = None,
+        validation_split: float = 0.0,
+    ):
+        self._arrays = (x, y, sample_weight)
+        self._class_weight = class_weight
+        self._batch_size = batch_size or 32
+        self._validation_split = validation_split or 0.0
+
+    def _draw(self, count: int, rng: np.random.Generator) -> Iterator[tuple]:
         x = self._arrays[0]
-        if self._passing and (self._kept or not is_dataset(x)):
-            return list(self._kept)[-count:]
-        if _is_arrays(x):
-            return self._slices(count, rng)
-        if _is_indexed(x):
-            chosen = rng.permutation(len(x))[:count]
-            return (x[int(index)] for index in chosen)
-        return itertools.islice(iter(x), count)
+        if isinstance(x, keras.utils.PyDataset):
+            drawn = (x[int(index)] for index in rng.permutation(x.num_batches)[:count])
+        else:
+            drawn = self._slices(count, rng)
+        return map(self._weighted, drawn)
 
     def _slices(self, count: int, rng: np.random.Generator) -> Iterator[tuple]:
         """Draws batches of arrays, without replacement as long as there are examples."""
-        length = len(keras.tree.flatten(self._arrays[0])[0])
+        length = _length(keras.tree.flatten(self._arrays[0])[0])
         length = int(length * (1 - self._validation_split))
         if not length:
             return
         size = min(self._batch_size, length)
         order = np.concatenate([rng.permutation(length) for _ in range(-(-count * size // length))])
         for start in range(0, min(count * size, len(order)), size):
-            rows = np.sort(order[start : start + size])
-            yield keras.tree.map_structure(lambda a, rows=rows: _rows(a, rows), self._arrays)
+            yield keras_private.rows_of(self._arrays, np.sort(order[start : start + size]))
 
     def _weighted(self, batch: Any) -> tuple:
         """Returns `(x, y, sample_weight)`, the class weights multiplied in."""
@@ -150,6 +122,81 @@ class ScoringData:
         return x, y, by_class if weight is None else np.asarray(weight) * by_class
 
 
+class ReadData(ScoringData):
+    """Batches that are read from the start: of a data set, or of anything that yields batches.
+
+    Args:
+        batches: What yields them. An iterator goes on where it was.
+    """
+
+    def __init__(self, batches: Iterable):
+        self._batches = batches
+
+    def _draw(self, count: int, rng: np.random.Generator) -> Iterable:
+        return itertools.islice(iter(self._batches), count)
+
+
+class PassingData(ScoringData):
+    """What training reads, of which the latest batches are kept as they pass by.
+
+    Args:
+        x: Data of any kind that `fit` takes but arrays.
+        **arguments: What else `fit` was given: `y`, `sample_weight`, `class_weight`, `shuffle`.
+
+    Attributes:
+        stream: What training must read in place of `x`.
+    """
+
+    def __init__(self, x: Any, **arguments: Any):
+        # Data is read ahead of training, by how much is a matter of timing: a batch is kept when
+        # its step is done.
+        self._ahead: deque = deque()
+        self._kept: deque = deque(maxlen=KEPT_BATCHES)
+        self._steps_done = 0
+        self._adapter = keras_private.adapter_of(x, **arguments)
+        self._read_once = isinstance(x, types.GeneratorType)
+        self.stream = keras_private.TappedData(self._adapter, self._ahead)
+
+    def step_done(self, batch: int, logs: Any = None) -> None:
+        """Notes that training has done its steps up to the batch of this number in the epoch."""
+        before = self._steps_done if batch >= self._steps_done else 0  # 0 in a new epoch
+        self._steps_done = batch + 1
+        for _ in range(min(self._steps_done - before, len(self._ahead))):
+            self._kept.append(self._ahead.popleft())
+
+    @property
+    def kept(self) -> list:
+        """The latest batches that have passed by."""
+        return list(self._kept)
+
+    def keep(self, batches: Iterable) -> None:
+        """Replaces the batches that have passed by, as in a run that goes on in another process."""
+        self._kept.clear()
+        self._kept.extend(batches)
+
+    def _draw(self, count: int, rng: np.random.Generator) -> Iterable:
+        if self._kept or self._read_once:
+            return list(self._kept)[-count:]
+        return itertools.islice(iter(self._adapter.get_numpy_iterator()), count)
+
+
+def training_data(
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    class_weight: dict[int, float] | None = None,
+    batch_size: int | None = None,
+    validation_split: float = 0.0,
+    shuffle: bool = False,
+) -> DrawnData | PassingData:
+    """Returns what a `fit` that is given these arguments can score neurons on."""
+    if _is_indexed(x) or keras_private.are_arrays((x, y, sample_weight)):
+        return DrawnData(x, y, sample_weight, class_weight, batch_size, validation_split)
+    return PassingData(
+        x, y=y, sample_weight=sample_weight, class_weight=class_weight, shuffle=shuffle
+    )
+
+
 def as_scoring_data(data: Any) -> ScoringData:
     """Returns data that a user handed to `model.grow` as `ScoringData`.
 
@@ -163,26 +210,41 @@ def as_scoring_data(data: Any) -> ScoringData:
     """
     if isinstance(data, ScoringData):
         return data
-    if isinstance(data, tuple) and len(data) in (1, 2, 3) and _is_arrays(data[0]):
+    if isinstance(data, tuple) and len(data) in (1, 2, 3) and keras_private.are_arrays(data):
         _check_lengths(data)
-        return ScoringData(*data)
-    if is_dataset(data) or _is_indexed(data):
-        return ScoringData(data)
+        return DrawnData(*data)
+    if _is_indexed(data):
+        return DrawnData(data)
+    if isinstance(data, (list, Iterator)):
+        return ReadData(data)
     if isinstance(data, Iterable) and not isinstance(data, (str, dict, tuple, np.ndarray)):
-        return ScoringData(iter(data))  # batches, also where they come in a list
+        return ReadData(_batches_of(data))
     raise TypeError(
         "`data` must be a tuple `(x, y)` or `(x, y, sample_weight)` of arrays, a "
         f"`tf.data.Dataset`, or an iterable of batches. Received: data of type {type(data)}"
     )
 
 
+def _batches_of(data: Iterable) -> Iterable:
+    """Returns the batches of a data set as `fit` reads them; of another iterable, as they are."""
+    try:
+        return keras_private.adapter_of(data).get_numpy_iterator()
+    except ValueError:  # of no kind that `fit` takes
+        return data
+
+
 def _check_lengths(arrays: tuple) -> None:
-    lengths = [len(leaf) for leaf in keras.tree.flatten(arrays) if leaf is not None]
+    lengths = [_length(leaf) for leaf in keras.tree.flatten(arrays) if leaf is not None]
     if len(set(lengths)) > 1:
         raise ValueError(
             "The arrays of `data` must have one entry per example each. Received: arrays of "
             f"lengths {lengths}"
         )
+
+
+def _length(array: Any) -> int:
+    """Returns the number of examples; a sparse matrix has a shape, but no length."""
+    return int(array.shape[0]) if hasattr(array, "shape") else len(array)
 
 
 def _check_fits(model: keras.Model, batch: tuple) -> None:
@@ -194,16 +256,6 @@ def _check_fits(model: keras.Model, batch: tuple) -> None:
         model.task_loss(x, y, predicted, sample_weight)
 
 
-def _is_arrays(x: Any) -> bool:
-    leaves = keras.tree.flatten(x)
-    return bool(leaves) and all(
-        hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves
-    )
-
-
 def _is_indexed(x: Any) -> bool:
-    return isinstance(x, keras.utils.PyDataset)
-
-
-def _rows(array: Any, rows: np.ndarray) -> Any:
-    return None if array is None else np.asarray(array)[rows]
+    """Tells whether any batch can be asked for; a data set without an end passes by."""
+    return isinstance(x, keras.utils.PyDataset) and x.num_batches is not None

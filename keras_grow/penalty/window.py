@@ -9,7 +9,7 @@ import keras
 
 from keras_grow.channels.graph import ChannelGraph
 from keras_grow.layers import Growable
-from keras_grow.penalty.similarity import SimilarityPenalty, mean_similarity
+from keras_grow.penalty.similarity import PenaltyTerms, SimilarityPenalty, mean_similarity
 
 
 def penalised_kernels(graph: ChannelGraph) -> list[tuple[keras.Variable, int]]:
@@ -30,18 +30,62 @@ def model_similarity(graph: ChannelGraph) -> float:
     return float(keras.ops.mean(keras.ops.stack(values)))
 
 
+class WindowState(keras.metrics.Metric):
+    """The variables of a window: how long it stays armed, and what it measures.
+
+    A metric, because Keras threads the variables of metrics through every training step, whatever
+    the backend, and keeps them apart from the model's weights. Unlike others it isn't reset with
+    each epoch, and adds nothing to the logs by itself: a validation would log it too.
+
+    Args:
+        epochs_left: Epochs for which the penalty stays armed.
+        sums: The sums of weights that Eq. 4 compares with, one per kernel.
+    """
+
+    def __init__(self, epochs_left: int, sums: Sequence[float]):
+        super().__init__(name="penalty_window", dtype="float32")
+        self.epochs_left = _state(epochs_left, "int32")
+        self.sums = _state(sums, "float32")
+        self.penalty, self.drift, self.steps = (_state(0.0, "float32") for _ in range(3))
+
+    def update_state(self, armed: Any, terms: PenaltyTerms, keep_sums: bool) -> None:
+        """Takes in the penalty of one step."""
+        if not keep_sums:
+            self.sums.assign(terms.sums)
+        self.penalty.assign_add(terms.loss)
+        self.drift.assign_add(terms.drift)
+        self.steps.assign_add(keras.ops.cast(armed, "float32"))
+
+    def reset_state(self) -> None:
+        """Leaves everything as it is: an epoch ends by `end_epoch`."""
+
+    def result(self) -> dict:
+        """Returns nothing to log."""
+        return {}
+
+    def end_epoch(self) -> dict[str, float]:
+        """Counts an epoch, and returns its means: 0 where the window was closed."""
+        steps = float(self.steps) or 1.0
+        means = {"penalty": float(self.penalty) / steps, "weight_drift": float(self.drift) / steps}
+        for variable in (self.penalty, self.drift, self.steps):
+            variable.assign(0.0)
+        self.epochs_left.assign(max(int(self.epochs_left) - 1, 0))
+        return means
+
+
 class PenaltyWindow:
     """A penalty on the kernels of a model, armed for some epochs after a growth.
 
-    It holds a few variables of its own, so that arming and disarming it retraces nothing: a
-    counter of the epochs left, the sums of weights that Eq. 4 compares with, and the running mean
-    of the drift.
+    It opens and closes by a variable, so that closing it retraces nothing.
 
     Args:
         penalty: The penalty.
         kernels: Pairs of a kernel and the axis of its neurons.
         epochs_left: Epochs for which it stays armed.
         sums: The sums of weights to compare with. Defaults to the present ones.
+
+    Attributes:
+        state: Its variables, as a metric.
     """
 
     def __init__(
@@ -58,54 +102,50 @@ class PenaltyWindow:
             # The penalty's own sums, to the last bit: |log r| has a kink where nothing changed.
             zeros = keras.ops.zeros(len(self.kernels))
             sums = keras.ops.convert_to_numpy(penalty(self.kernels, self.axes, zeros).sums)
-        self._epochs_left = _state(epochs_left, "int32")
-        self._sums = _state(sums, "float32")
-        self._drift = _state(0.0, "float32")
-        self._steps = _state(0.0, "float32")
+        self.state = WindowState(epochs_left, sums)
 
     @property
     def epochs_left(self) -> int:
         """Number of epochs for which the penalty is still part of the training loss."""
-        return int(self._epochs_left.numpy())
+        return int(self.state.epochs_left)
 
     def loss(self) -> Any:
         """Returns the penalty of the present weights, or zero outside the window.
 
         Called once per training step, before the update.
         """
-        armed = keras.ops.greater(self._epochs_left, 0)
-        loss, drift, sums = keras.ops.cond(armed, self._armed, self._idle)
-        if self.penalty.reference == "step":
-            self._sums.assign(sums)
-        self._drift.assign_add(drift)
-        self._steps.assign_add(keras.ops.cast(armed, "float32"))
-        return loss
+        armed = keras.ops.greater(self.state.epochs_left, 0)
+        terms = PenaltyTerms(*keras.ops.cond(armed, self._armed, self._idle))
+        self.state.update_state(armed, terms, keep_sums=self.penalty.reference != "step")
+        return terms.loss
 
     def _armed(self) -> tuple:
-        terms = self.penalty(self.kernels, self.axes, keras.ops.convert_to_tensor(self._sums))
-        return terms.loss, terms.drift, terms.sums
+        sums = keras.ops.convert_to_tensor(self.state.sums)
+        return tuple(self.penalty(self.kernels, self.axes, sums))
 
     def _idle(self) -> tuple:
         zero = keras.ops.zeros((), "float32")
-        return zero, zero, keras.ops.convert_to_tensor(self._sums)
+        return tuple(PenaltyTerms(zero, zero, zero, keras.ops.convert_to_tensor(self.state.sums)))
 
-    def end_epoch(self) -> float:
-        """Counts an epoch, and returns its mean drift (Eq. 4): 0 where the window was closed."""
-        steps = float(self._steps.numpy())
-        drift = float(self._drift.numpy()) / steps if steps else 0.0
-        self._drift.assign(0.0)
-        self._steps.assign(0.0)
-        self._epochs_left.assign(max(self.epochs_left - 1, 0))
-        return drift
+    def end_epoch(self) -> dict[str, float]:
+        """Counts an epoch, and returns the means over its steps: 0 where the window was closed.
+
+        `fit` calls it. A training loop of your own calls it after each epoch.
+
+        Returns:
+            "penalty" (Eq. 5) and "weight_drift" (Eq. 4).
+        """
+        return self.state.end_epoch()
 
     def get_config(self) -> dict:
         """Returns what `from_config` needs, beside the kernels."""
+        state = self.state
         return {
             "penalty": keras.saving.serialize_keras_object(self.penalty),
             "epochs_left": self.epochs_left,
-            "sums": [float(value) for value in self._sums.numpy()],
-            "drift": float(self._drift.numpy()),
-            "steps": float(self._steps.numpy()),
+            "sums": keras.ops.convert_to_numpy(state.sums).tolist(),
+            **{name: float(getattr(state, name)) for name in ("drift", "steps")},
+            "penalty_sum": float(state.penalty),
         }
 
     @classmethod
@@ -113,8 +153,9 @@ class PenaltyWindow:
         """Makes a window from what `get_config` returned."""
         penalty = keras.saving.deserialize_keras_object(config["penalty"])
         window = cls(penalty, kernels, config["epochs_left"], config["sums"])
-        window._drift.assign(config.get("drift", 0.0))
-        window._steps.assign(config.get("steps", 0.0))
+        window.state.drift.assign(config.get("drift", 0.0))
+        window.state.steps.assign(config.get("steps", 0.0))
+        window.state.penalty.assign(config.get("penalty_sum", 0.0))
         return window
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_grow.growing.conversion import copy_in_float32
+from keras_grow.core.float32_copy import copy_in_float32
 
 SALIENCY_METHODS = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "scorecam": "Score-CAM"}
 MASKED_VALUES = 2**24  # that Score-CAM holds at a time: an image is masked once per channel

@@ -218,7 +218,7 @@ def test_a_failure_within_fit(monkeypatch):
     with pytest.raises(KeyboardInterrupt, match="by 'firefly' was interrupted"):
         model.fit(x, y, epochs=3, callbacks=[callback], verbose=0)
     assert (model.widths, model.growth_history) == (widths, history)
-    assert model.training_data is None
+    assert model.fit_context is None
     assert model.penalty_window.epochs_left == 2  # one epoch of three is over
     model.fit(x, y, epochs=2, callbacks=[callback], verbose=0)
     assert len(model.growth_history) == len(history) + 1

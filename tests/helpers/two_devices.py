@@ -63,7 +63,7 @@ def train(scope, method):
 
 def variables(model):
     """All that a model trains with: weights, slots, the state of the penalty."""
-    window = [v for v in vars(model.penalty_window).values() if isinstance(v, keras.Variable)]
+    window = model.penalty_window.state.variables
     return [*model.variables, *model.optimizer.variables, *window]
 
 

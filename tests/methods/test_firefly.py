@@ -11,9 +11,8 @@ from keras_grow.channels.graph import find_groups
 from keras_grow.growing.resizing import widen_model
 from keras_grow.layers import GrowableDense
 from keras_grow.methods import Firefly, Splitting
-from keras_grow.methods.firefly.candidates import CandidateNetwork, select
-from keras_grow.methods.firefly.method import _Balls
-from keras_grow.methods.scoring_data import ScoringData
+from keras_grow.methods.firefly.candidates import CandidateNetwork
+from keras_grow.methods.scoring_data import DrawnData
 
 QUICK = {"train_batches": 3, "score_batches": 2, "seed": 1}
 
@@ -33,19 +32,27 @@ def twin_of(model):
     return twin
 
 
+def candidates_of(model, data, pool=2):
+    """The network with all candidates on, with steps that are not small."""
+    graph = find_groups(model)
+    pools = dict.fromkeys(graph.growable, pool)
+    network = CandidateNetwork(graph, pools, np.random.default_rng(0))
+    network.measure_statistics(data)
+    return network
+
+
 @pytest.mark.parametrize("name", ["plain", "depthwise", "dense"])
 def test_what_is_committed_is_what_was_scored(name):
     """With every candidate taken, the grown model is the candidate network."""
     model, x, y = problem(name)
-    graph = find_groups(model)
-    network = CandidateNetwork(graph, dict.fromkeys(graph.growable, 2), np.random.default_rng(0))
-    network.measure_statistics((x, y, None))
-    for ball in (_Balls(graph, g, 0.3, 0.3) for g in network.groups.values()):
-        ball.start()
-    with network._scope(network.values()):
-        expected = network.network(x, training=False).numpy()
+    network = candidates_of(model, (x, y, None))
+    for kinds in network.trained.values():
+        for path, direction in kinds["directions"].items():
+            kinds["directions"][path] = 0.1 * direction
+    expected = keras.ops.convert_to_numpy(network.outputs(x))
     everything = {group: (range(g.width), range(2)) for group, g in network.groups.items()}
-    widen_model(model, graph, select(network, everything, dict.fromkeys(everything, 0)))
+    widenings = network.select(everything, dict.fromkeys(everything, 0))
+    widen_model(model, find_groups(model), widenings)
     np.testing.assert_allclose(model(x, training=False), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -71,45 +78,40 @@ def test_the_loss_falls_by_the_step(name):
     assert event.unhelpful == 0
 
 
-def test_scores_are_the_derivatives_of_switching_candidates_on():
-    """Against a finite difference of the loss of the candidate network."""
+@pytest.mark.parametrize("kind", ["directions", "incoming", "outgoing"])
+def test_gradients_are_the_derivatives_of_switching_candidates_on(kind):
+    """Against a finite difference of the loss of the candidate network.
+
+    Group b feeds a Flatten: a fresh neuron's outgoing weights lie at several positions.
+    """
     model, x, y = problem("plain")
-    graph = find_groups(model)
-    network = CandidateNetwork(graph, dict.fromkeys(graph.growable, 2), np.random.default_rng(0))
     data = (x, y, None)
-    network.measure_statistics(data)
-    g = network.groups["b"]
-    ball = _Balls(graph, g, 0.3, 0.3)
-    ball.start()
-    splits, fresh = ball.scores(network.gradients(data))
+    network = candidates_of(model, data)
+    ((path, weights),) = network.trained["b"][kind].items()
+    candidate = np.zeros_like(weights)
+    if kind == "outgoing":
+        candidate[::2] = weights[::2]
+    else:
+        candidate[..., 1] = weights[..., 1]
+    gradient = network.gradients(data)["b"][kind][path]
+    h, losses = 1e-2, []
+    for factor in (h, -h):
+        network.trained["b"][kind][path] = weights + np.float32(factor) * candidate
+        losses.append(network.loss(data))
+    difference = (losses[0] - losses[1]) / (2 * h)
+    assert np.sum(gradient * candidate) == pytest.approx(difference, rel=0.05, abs=1e-3)
 
-    def loss_with(part, channel, factor, axis):
-        kept = {path: v.numpy() for path, v in part.items()}
-        for v in part.values():
-            value = v.numpy()
-            np.moveaxis(value, axis, 0)[channel] *= factor
-            v.assign(value)
-        loss = float(network._loss(network.values(), *data))
-        for path, value in kept.items():
-            part[path].assign(value)
-        return loss
 
-    h = 1e-2
-    split = (loss_with(g.directions, 1, 1 + h, -1) - loss_with(g.directions, 1, 1 - h, -1)) / (
-        2 * h
-    )
-    assert splits[1] == pytest.approx(split / 2, rel=0.05, abs=1e-3)
-    # Group b feeds a Flatten: a fresh neuron's outgoing weights lie at several positions.
-    (path,) = g.outgoing
-    rows = np.arange(0, g.outgoing[path].shape[0], 2)
-    kept = g.outgoing[path].numpy()
-    losses = []
-    for factor in (1 + h, 1 - h):
-        value = kept.copy()
-        value[rows] *= factor
-        g.outgoing[path].assign(value)
-        losses.append(float(network._loss(network.values(), *data)))
-    assert fresh[0] == pytest.approx((losses[0] - losses[1]) / (2 * h), rel=0.05, abs=1e-3)
+def test_the_loss_falls_as_the_gradient_at_the_committed_step_says():
+    """The derivative of the loss by the step of the splits and fresh neurons that are committed."""
+    model, x, y = problem("residual")
+    before = model.evaluate(x, y, verbose=0)
+    falls = []
+    for step in (2e-3, 4e-3):
+        twin = twin_of(model)
+        twin.grow(0.5, Firefly(epsilon=step, split=1e-6, **QUICK), data=(x, y))
+        falls.append(before - twin.evaluate(x, y, verbose=0))
+    assert 0 < falls[0] < falls[1] == pytest.approx(2 * falls[0], rel=0.2)
 
 
 def test_budgets_pools_and_ceilings_are_kept():
@@ -203,7 +205,7 @@ def test_it_beats_random_on_a_teacher_and_its_student():
         for name, method in (("random", "random"), ("firefly", firefly)):
             model = student(seed)
             model.set_weights(start.get_weights())
-            model.grow(1.0, method, data=ScoringData(x, y, batch_size=64))
+            model.grow(1.0, method, data=DrawnData(x, y, batch_size=64))
             after = model.evaluate(x, y, verbose=0)
             model.fit(x, y, batch_size=32, epochs=3, verbose=0, shuffle=False)
             losses[name].append((after, model.evaluate(x, y, verbose=0)))

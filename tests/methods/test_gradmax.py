@@ -16,8 +16,8 @@ from keras_grow.layers import (
     GrowableDepthwiseConv2D,
 )
 from keras_grow.methods import gradmax
+from keras_grow.methods.gradmax.fresh_weights import polar
 from keras_grow.methods.gradmax.method import GradMax
-from keras_grow.methods.gradmax.rows import polar
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

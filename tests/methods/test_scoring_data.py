@@ -8,7 +8,7 @@ from networks import mlp
 from problems import compiled, cross_entropy, eager
 
 from keras_grow import GrowthCallback, methods
-from keras_grow.methods.scoring_data import KEPT_BATCHES, ScoringData, as_scoring_data
+from keras_grow.methods.scoring_data import KEPT_BATCHES, DrawnData, PassingData, as_scoring_data
 
 X = np.arange(40, dtype="float32").reshape(20, 2)
 Y = np.arange(20) % 3
@@ -34,19 +34,19 @@ class Seen(methods.GrowthMethod):
 
 
 def test_arrays_are_drawn_without_replacement():
-    rows = rows_of(ScoringData(X, Y, batch_size=5).batches(4, rng()))
+    rows = rows_of(DrawnData(X, Y, batch_size=5).batches(4, rng()))
     assert sorted(rows) == list(range(0, 40, 2))
-    rows = rows_of(ScoringData(X, Y, batch_size=5).batches(6, rng()))
+    rows = rows_of(DrawnData(X, Y, batch_size=5).batches(6, rng()))
     assert len(rows) == 30 and set(rows) == set(range(0, 40, 2))
 
 
 def test_examples_of_the_validation_split_are_never_drawn():
-    rows = rows_of(ScoringData(X, Y, batch_size=5, validation_split=0.25).batches(9, rng()))
+    rows = rows_of(DrawnData(X, Y, batch_size=5, validation_split=0.25).batches(9, rng()))
     assert set(rows) == set(range(0, 30, 2))
 
 
 def test_targets_and_weights_belong_to_their_examples():
-    data = ScoringData(X, Y, np.arange(20.0), class_weight={0: 1.0, 1: 2.0, 2: 3.0}, batch_size=7)
+    data = DrawnData(X, Y, np.arange(20.0), class_weight={0: 1.0, 1: 2.0, 2: 3.0}, batch_size=7)
     for x, y, weight in data.batches(3, rng()):
         numbers = x[:, 0] / 2
         np.testing.assert_array_equal(y, numbers % 3)
@@ -54,7 +54,7 @@ def test_targets_and_weights_belong_to_their_examples():
 
 
 def test_class_weights_of_one_hot_targets():
-    data = ScoringData(X, np.eye(3)[Y], class_weight={1: 2.0}, batch_size=20)
+    data = DrawnData(X, np.eye(3)[Y], class_weight={1: 2.0}, batch_size=20)
     ((_, y, weight),) = data.batches(1, rng())
     np.testing.assert_allclose(weight, np.where(y[:, 1] == 1, 2.0, 1.0))
 
@@ -121,8 +121,8 @@ def test_a_generator_is_kept_as_it_passes_by():
 
 
 def test_only_the_latest_batches_are_kept():
-    data = ScoringData(((X[:1] + i, Y[:1]) for i in range(100)), passing=True)
-    for step, _ in enumerate(data.stream):
+    data = PassingData((X[:1] + i, Y[:1]) for i in range(100))
+    for step, _ in enumerate(data.stream.get_numpy_iterator()):
         data.step_done(step)
     batches = data.batches(1000, rng())
     assert len(batches) == KEPT_BATCHES and float(batches[-1][0][0, 0]) == 99
@@ -131,8 +131,8 @@ def test_only_the_latest_batches_are_kept():
 @pytest.mark.parametrize("ends", [[0, 1, 2, 3, 4, 5, 0, 1, 2], [2, 5, 2]], ids=str)
 def test_what_is_read_ahead_of_training_is_not_kept(ends):
     """How far data is read ahead is a matter of timing, and growths must not depend on it."""
-    data = ScoringData(((X[:1] + i, Y[:1]) for i in range(12)), passing=True)
-    list(data.stream)
+    data = PassingData((X[:1] + i, Y[:1]) for i in range(12))
+    list(data.stream.get_numpy_iterator())
     for batch in ends:
         data.step_done(batch)
     np.testing.assert_array_equal(rows_of(data.batches(1000, rng())), range(9))
@@ -166,4 +166,4 @@ def test_the_data_is_let_go_after_fit():
     model = network()
     callback = GrowthCallback(0.5, every=1, method=Seen(seed=1), verbose=0)
     model.fit(X, Y, epochs=2, callbacks=[callback], verbose=0)
-    assert model._training_data is None
+    assert model.fit_context is None

@@ -18,10 +18,17 @@ from keras_grow.layers import (
     GrowableDense,
     GrowableDepthwiseConv2D,
 )
-from keras_grow.methods import splitting
 from keras_grow.methods.scoring_data import as_scoring_data
-from keras_grow.methods.splitting.curvature import find_sites
-from keras_grow.methods.splitting.method import Splits, Splitting, commit, draw_pieces, weigh
+from keras_grow.methods.splitting.curvature import find_scorable_layers, products_with
+from keras_grow.methods.splitting.method import (
+    Splits,
+    Splitting,
+    commit,
+    draw_pieces,
+    find_factors,
+    score_splits,
+)
+from keras_grow.utils.progress import Progress
 
 
 @pytest.fixture
@@ -77,12 +84,13 @@ def copy_of(model):
 def explicit_matrices(model, *data):
     """Returns the splitting matrix of every neuron of every group, from products with units."""
     graph = find_groups(model)
-    sites = find_sites(model, graph)
-    weighted = weigh(model, model, sites, pieces_of(*data), lambda: None)
+    layers = find_scorable_layers(model, graph)
+    factors = find_factors(model, model, layers, pieces_of(*data), lambda: None)
     matrices = {}
-    for name, site in sites.items():
-        units = np.eye(site.dimension)
-        columns = [site.multiply(weighted[name], np.tile(u, (site.shape[-1], 1))) for u in units]
+    for name, layer in layers.items():
+        product = products_with(layer, factors[name])
+        units = np.eye(layer.dimension)
+        columns = [product(np.tile(unit, (layer.shape[-1], 1))) for unit in units]
         matrices[name] = np.stack(columns, axis=-1)
     return matrices
 
@@ -131,7 +139,7 @@ def test_the_eigenpairs_are_those_of_the_explicit_matrices(build):
     data = problem(model)
     matrices = explicit_matrices(model, *data)
     rng = generator(3)
-    splits = splitting.score_splits(find_groups(model), pieces_of(*data), 30, rng)
+    splits = score_splits(find_groups(model), pieces_of(*data), 30, rng)
     for group, matrix in matrices.items():
         values = splits[group].values
         expected = np.array([linalg.eigvalsh((m + m.T) / 2)[0] for m in matrix])
@@ -148,7 +156,7 @@ def test_a_growth_changes_the_loss_by_half_the_eigenvalues_times_the_step_square
     model = compiled(randomise(build()))
     x, y = problem(model)
     graph, rng, step = find_groups(model), generator(), 1e-3
-    splits = splitting.score_splits(graph, pieces_of(x, y), 30, rng)
+    splits = score_splits(graph, pieces_of(x, y), 30, rng)
     added = {name: np.arange(len(s.values)) % 2 for name, s in splits.items()}
     predicted = step**2 / 2 * sum(np.sum(added[n] * s.values) for n, s in splits.items())
     before = model.evaluate(x, y, verbose=0)
@@ -178,7 +186,7 @@ def test_at_a_plateau_splitting_lowers_the_loss_and_random_directions_do_not(dou
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
     assert train(copy_of(model), x, y, 50) > 0.99 * plateau  # nothing is left to learn
     step = 0.05
-    splits = splitting.score_splits(find_groups(model), pieces_of(x, y), 10, generator())
+    splits = score_splits(find_groups(model), pieces_of(x, y), 10, generator())
     best = splits["hidden0"]
     assert np.all(best.values < 0)
     now, later = split_and_train(model, best, step, x, y)
@@ -237,7 +245,7 @@ def test_choosing_leaves_the_model_as_it_was(monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(splitting.Site, "multiply", interrupt)
+    monkeypatch.setattr(Progress, "advance", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.grow(0.5, Splitting(seed=1), data=(x, y))
     for before, v in zip(state, [*model.variables, *model.metrics_variables], strict=True):
@@ -277,7 +285,7 @@ def test_half_precision_models_are_scored_in_float32(policy):
     half.set_weights(model.get_weights())
     data = problem(model)
     scores = [
-        splitting.score_splits(find_groups(m), pieces_of(*data), 10, generator())
+        score_splits(find_groups(m), pieces_of(*data), 10, generator())
         for m in (model, compiled(half))
     ]
     for group in model.widths:
@@ -318,9 +326,9 @@ def branched(kind):
 def test_groups_of_another_shape_come_last_and_are_counted(kind):
     model = compiled(randomise(branched(kind)))
     graph = find_groups(model)
-    assert "a" not in find_sites(model, graph)
+    assert "a" not in find_scorable_layers(model, graph)
     x, y = problem(model)
-    splits = splitting.score_splits(graph, pieces_of(x, y), 10, generator())
+    splits = score_splits(graph, pieces_of(x, y), 10, generator())
     assert np.all(np.isinf(splits["a"].values))
     helpful = sum(np.sum(s.values < 0) for s in splits.values())
     event = model.grow(1.0, Splitting(seed=1), data=(x, y))

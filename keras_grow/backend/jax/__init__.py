@@ -7,7 +7,7 @@ from keras_grow.backend.jax.devices import (
     strategy_scope,
 )
 from keras_grow.backend.jax.errors import MISFIT, is_out_of_memory, with_message
-from keras_grow.backend.jax.gradients import compiled_gradient, vjp
+from keras_grow.backend.jax.gradients import compiled, compiled_gradient, vjp
 from keras_grow.backend.jax.train_step import (
     TrainSteps,
     as_train_function,
@@ -23,6 +23,7 @@ __all__ = [
     "as_train_function",
     "broadcast",
     "collect_garbage",
+    "compiled",
     "compiled_gradient",
     "forget_traces",
     "fused_batch_norm",

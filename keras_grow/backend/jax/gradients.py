@@ -9,29 +9,40 @@ import jax
 import keras
 
 
-def compiled_gradient(loss: Callable) -> Callable:
-    """Returns a compiled function: `(values, *batch)` -> gradients of a loss.
+def compiled(function: Callable) -> Callable:
+    """Returns a function of structures of tensors, compiled when it is first called.
 
     Args:
-        loss: Takes a list of tensors and the parts of a batch, and returns a scalar.
+        function: A pure function: what it computes follows from its arguments.
     """
-    gradient = jax.jit(jax.grad(loss))
-    return lambda values, *batch: gradient(values, *_tensors(batch))
+    run = jax.jit(function)
+    return lambda *arguments: run(*_tensors(arguments))
 
 
-def vjp(function: Callable, primals: Sequence) -> tuple[Any, Callable]:
+def compiled_gradient(loss: Callable) -> Callable:
+    """Returns a compiled function: `(values, *others)` -> gradients of a loss.
+
+    Args:
+        loss: Takes a structure of tensors, to differentiate by, and others; returns a scalar.
+    """
+    return compiled(jax.grad(loss))
+
+
+def vjp(function: Callable, primals: Sequence, has_aux: bool = False) -> tuple:
     """Runs a function, and returns how gradients come back through it.
 
     Args:
         function: Takes the tensors, and returns a structure of tensors.
         primals: The tensors.
+        has_aux: Whether the function returns a pair, of which only the first is differentiated.
 
     Returns:
         The outputs, and a function from the gradients with respect to them (a structure alike) to
-        the list of those with respect to the primals. It can be called once.
+        the list of those with respect to the primals, which can be called once. With `has_aux`
+        also the second of the pair.
     """
-    outputs, pullback = jax.vjp(function, *_tensors(list(primals)))
-    return outputs, lambda upstream: list(pullback(upstream))
+    outputs, pullback, *aux = jax.vjp(function, *_tensors(list(primals)), has_aux=has_aux)
+    return outputs, lambda upstream: list(pullback(upstream)), *aux
 
 
 def _tensors(structure: Any) -> Any:

@@ -8,7 +8,7 @@ from keras_grow.backend.tensorflow.distribution import (
     strategy_scope,
 )
 from keras_grow.backend.tensorflow.errors import MISFIT, is_out_of_memory, with_message
-from keras_grow.backend.tensorflow.gradients import compiled_gradient, vjp
+from keras_grow.backend.tensorflow.gradients import compiled, compiled_gradient, vjp
 from keras_grow.backend.tensorflow.tracing import collect_garbage, forget_traces
 from keras_grow.backend.tensorflow.train_step import TrainSteps, as_train_function, sync_state
 
@@ -18,6 +18,7 @@ __all__ = [
     "as_train_function",
     "broadcast",
     "collect_garbage",
+    "compiled",
     "compiled_gradient",
     "forget_traces",
     "fused_batch_norm",

@@ -3,61 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from keras_grow.backend.tensorflow.tracing import released_gradients
 
 
-def compiled_gradient(loss: Callable) -> Callable:
-    """Returns a compiled function: `(values, *batch)` -> gradients of a loss.
+def compiled(function: Callable) -> Callable:
+    """Returns a function of structures of tensors, compiled when it is first called.
 
     Args:
-        loss: Takes a list of tensors and the parts of a batch, and returns a scalar.
+        function: A pure function: what it computes follows from its arguments.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def gradient(values, *batch):
-        with released_gradients(), tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(values)
-            value = loss(values, *batch)
-            return tape.gradient(value, values, unconnected_gradients="zero")
+    def run(*arguments):
+        with released_gradients():
+            return function(*arguments)
 
-    return gradient
+    return run
 
 
-def gradients_within(function: Callable[[], tuple]) -> tuple:
-    """Runs a function of a model, and returns what it taps with the gradients there.
+def compiled_gradient(loss: Callable) -> Callable:
+    """Returns a compiled function: `(values, *others)` -> gradients of a loss.
 
     Args:
-        function: Returns a loss, and a structure of tensors on the way from a variable to it.
-
-    Returns:
-        The structure, and the gradients of the loss with respect to its tensors.
+        loss: Takes a structure of tensors, to differentiate by, and others; returns a scalar.
     """
-    with tf.GradientTape() as tape:
-        loss, tensors = function()
-    return tensors, tape.gradient(loss, tensors, unconnected_gradients="zero")
+
+    def gradient(values, *others):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            value = loss(values, *others)
+        gradients = tape.gradient(value, values, unconnected_gradients="zero")
+        return tf.nest.map_structure(tf.convert_to_tensor, gradients)  # none of them sparse
+
+    return compiled(gradient)
 
 
-def vjp(function: Callable, primals: Sequence) -> tuple[Any, Callable]:
+def vjp(function: Callable, primals: Sequence, has_aux: bool = False) -> tuple:
     """Runs a function, and returns how gradients come back through it.
 
     Args:
         function: Takes the tensors, and returns a structure of tensors.
         primals: The tensors.
+        has_aux: Whether the function returns a pair, of which only the first is differentiated.
 
     Returns:
         The outputs, and a function from the gradients with respect to them (a structure alike) to
-        the list of those with respect to the primals. It can be called once.
+        the list of those with respect to the primals, which can be called once. With `has_aux`
+        also the second of the pair.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         primals = [tf.convert_to_tensor(primal) for primal in primals]
         tape.watch(primals)
-        outputs = function(*primals)
+        outputs, *aux = function(*primals) if has_aux else (function(*primals),)
 
     def pullback(upstream):
         return tape.gradient(outputs, primals, upstream, unconnected_gradients="zero")
 
-    return outputs, pullback
+    return outputs, pullback, *aux

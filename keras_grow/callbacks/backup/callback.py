@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_grow.backend import sync_state
 from keras_grow.backend.tf_data import is_dataset, make_iterators
 from keras_grow.callbacks.backup import state as training_state
 from keras_grow.callbacks.backup.file import read_backup, write_backup
@@ -105,6 +106,7 @@ class GrowthBackup(keras.callbacks.Callback):
         self._skipped: SkippedSteps | None = None
         self._step = self._since_saving = 0
         self._history_is_due = bool(content)
+        self._metrics_are_due = self._steps_before > 0
 
     @property
     def epoch(self) -> int:
@@ -137,7 +139,7 @@ class GrowthBackup(keras.callbacks.Callback):
 
     def _stateful(self) -> list:
         """Returns the callbacks that keep a state, all of which must come before this one."""
-        callbacks = self.model.fit_arguments["callbacks"]
+        callbacks = self.model.fit_context.arguments["callbacks"]
         stateful = [c for c in callbacks if hasattr(c, "get_state") and hasattr(c, "set_state")]
         for callback in stateful:
             if self in callbacks[: callbacks.index(callback)]:
@@ -169,10 +171,10 @@ class GrowthBackup(keras.callbacks.Callback):
 
     def _pass_epochs(self, epoch: int) -> None:
         """Has a data set that is read once an epoch come in the order that is due."""
-        given = self.model.fit_arguments
-        data = given.get("x")
-        if is_dataset(data) and given.get("steps_per_epoch") is None:
-            make_iterators(data, keras_private.iterators_of(epoch - given.get("initial_epoch", 0)))
+        given = self.model.fit_context.arguments
+        data = given["x"]
+        if is_dataset(data) and given["steps_per_epoch"] is None:
+            make_iterators(data, keras_private.iterators_of(epoch - given["initial_epoch"]))
 
     def _check_steps(self, content: Mapping[str, Any]) -> None:
         if content["step"] and content["steps_per_execution"] != self.model.steps_per_execution:
@@ -192,7 +194,8 @@ class GrowthBackup(keras.callbacks.Callback):
         self._epoch, self._step = epoch, 0
         self._random = training_state.random_state()
         if self._steps_before:
-            self._skipped = SkippedSteps(self.model, self._restore_metrics)
+            self._skipped = SkippedSteps(self.model)
+            self.model.fit_context.at_end.callback(self._skipped.end)
 
     def _settle(self) -> None:
         """Does what must wait until `fit` has begun: Keras empties its history as it begins."""
@@ -202,9 +205,6 @@ class GrowthBackup(keras.callbacks.Callback):
             history.epoch = list(self._epochs)
             history.history = {name: list(values) for name, values in self._logs.items()}
         self._history_is_due = False
-
-    def _restore_metrics(self, batch: Any) -> None:
-        training_state.restore_metrics(self.model, self._waiting[1], batch)
 
     def on_train_batch_begin(self, batch, logs=None) -> None:
         """Ends the passing over, when the first step comes that has not been trained."""
@@ -219,12 +219,24 @@ class GrowthBackup(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None) -> None:
         """Saves, where `save_freq` says so."""
-        if self.save_freq == "epoch" or self._skipped:
+        if self._skipped:
+            self._restore_metrics()
+            return
+        if self.save_freq == "epoch":
             return
         self._since_saving += batch + 1 - self._step
         self._step = batch + 1
         if self._since_saving >= self.save_freq:
             self._save(self._epoch, self._step)
+
+    def _restore_metrics(self) -> None:
+        """Puts the metrics back after the first step passed over: the epoch began with new ones."""
+        if not self._metrics_are_due:
+            return
+        self._metrics_are_due = False
+        sync_state(self.model)
+        training_state.restore_metrics(self.model, self._waiting[1], self._skipped.batch)
+        self._skipped.logs.update(self.model.get_metrics_result())
 
     def on_epoch_end(self, epoch, logs=None) -> None:
         """Saves the run as it is between two epochs."""
@@ -237,6 +249,7 @@ class GrowthBackup(keras.callbacks.Callback):
 
     def _save(self, epoch: int, step: int) -> None:
         self._since_saving = 0
+        sync_state(self.model)
         content, arrays = training_state.capture(self.model, self._stateful())
         if not step:
             arrays.pop("metrics")  # an epoch starts with new ones

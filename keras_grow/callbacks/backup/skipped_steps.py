@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+
+from keras_grow.backend import as_train_function
 
 
 class SkippedSteps:
@@ -16,24 +18,27 @@ class SkippedSteps:
 
     Args:
         model: The model that `fit` trains.
-        on_first_batch: Called with the first batch that is read.
+
+    Attributes:
+        batch: The latest batch that was read.
+        logs: What every step returns, one and the same dictionary. It may be filled after the
+            first one: only then the metrics are known to be built.
     """
 
-    def __init__(self, model: keras.Model, on_first_batch: Callable[[Any], None]):
+    def __init__(self, model: keras.Model):
         self._model = model
-        self._on_first_batch: Callable[[Any], None] | None = on_first_batch
+        self.batch: Any = None
+        self.logs: dict[str, Any] = {}
         self._trains = model.train_function
-        model.train_function = self
+        model.train_function = as_train_function(self._pass_over)
 
-    def __call__(self, iterator: Iterator) -> dict[str, Any]:
-        batch = next(iterator)
-        if self._on_first_batch is not None:
-            self._on_first_batch(batch)
-            self._on_first_batch = None
+    def _pass_over(self, iterator: Iterator) -> dict[str, Any]:
+        self.batch = next(iterator)
         for _ in range(self._model.steps_per_execution - 1):
             next(iterator, None)  # the last execution of an epoch may be shorter
-        return self._model.get_metrics_result()
+        return self.logs
 
     def end(self) -> None:
         """Has the model train again."""
-        self._model.train_function = self._trains
+        if self._trains is not None:
+            self._model.train_function, self._trains = self._trains, None

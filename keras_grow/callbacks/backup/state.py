@@ -19,6 +19,7 @@ from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core import keras_private
 from keras_grow.core.widening import Widening, gather_index
 from keras_grow.growing.resizing import widen_model
+from keras_grow.methods.scoring_data import PassingData
 from keras_grow.model import GrowableModel
 
 Content = dict[str, Any]
@@ -85,8 +86,8 @@ def restore_metrics(model: GrowableModel, arrays: Arrays, batch: Any) -> None:
 
 def restore_kept(model: GrowableModel, content: Content, arrays: Arrays) -> None:
     """Puts the batches back that were kept for scoring, where this `fit` keeps any."""
-    data = model.training_data
-    if content["kept"] is None or data is None or data.kept is None:
+    data = model.fit_context.data
+    if content["kept"] is None or not isinstance(data, PassingData):
         return
     batches = keras.saving.deserialize_keras_object(content["kept"])
     data.keep(keras.tree.map_structure(lambda i: None if i is None else arrays["kept"][i], batches))
@@ -115,9 +116,10 @@ def assign_all(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]
 
 def _kept_batches(model: GrowableModel) -> tuple[list[np.ndarray], Any]:
     """Returns the arrays of the kept batches, and their structure, with numbers in their place."""
-    kept = None if model.training_data is None else model.training_data.kept
-    if kept is None:
+    data = model.fit_context.data
+    if not isinstance(data, PassingData):
         return [], None
+    kept = data.kept
     leaves = keras.tree.flatten(kept)
     numbers = [None if leaf is None else number for number, leaf in enumerate(leaves)]
     structure = keras.tree.pack_sequence_as(kept, numbers)

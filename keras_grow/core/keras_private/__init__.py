@@ -5,7 +5,14 @@ changes one of them fails in `tests/core/test_keras_private.py`, not in the midd
 run.
 """
 
-from keras_grow.core.keras_private.graph import Call, calls_of, refresh_shapes
+from keras_grow.core.keras_private.data import TappedData, adapter_of, are_arrays, rows_of
+from keras_grow.core.keras_private.graph import (
+    Call,
+    calls_of,
+    refresh_shapes,
+    run_calls,
+    standard_inputs,
+)
 from keras_grow.core.keras_private.optimizer import (
     keys_of,
     optimizers_of,
@@ -33,6 +40,9 @@ from keras_grow.core.keras_private.variables import (
 __all__ = [
     "Call",
     "Held",
+    "TappedData",
+    "adapter_of",
+    "are_arrays",
     "build_metrics",
     "calls_of",
     "forget_compiled_functions",
@@ -47,8 +57,11 @@ __all__ = [
     "refresh_shapes",
     "rekey",
     "resize",
+    "rows_of",
+    "run_calls",
     "seed_states",
     "set_first_epoch",
     "slots_of",
+    "standard_inputs",
     "trained_variables",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,48 @@ def _nodes_of(model: keras.Model) -> list:
         for node in sorted(model._nodes_by_depth[depth], key=lambda n: order[id(n.operation)])
     ]
     return [node for node in nodes if not node.is_input]
+
+
+def standard_inputs(model: keras.Model, x: Any) -> list:
+    """Returns inputs as a Functional model hands them to its first layers.
+
+    Relies on `Functional._standardize_inputs` (keras/src/models/functional.py).
+    """
+    return model._standardize_inputs(x)
+
+
+def run_calls(
+    model: keras.Model, x: Any, change: Callable[[keras.KerasTensor, Any], Any]
+) -> tuple[Any, dict[int, Any]]:
+    """Runs a Functional model in inference, with what its calls return open to change.
+
+    No node is added to its layers. Relies on `SymbolicArguments.fill_in`
+    (keras/src/ops/symbolic_arguments.py), on `operation_fn` and `Functional._outputs_struct`
+    (keras/src/models/functional.py), and on masks being attributes of tensors
+    (keras/src/backend/common/masking.py).
+
+    Args:
+        model: The model.
+        x: Its inputs.
+        change: Takes a symbolic tensor and its value, and returns the value that later calls see.
+
+    Returns:
+        The outputs, and `id` of each symbolic tensor -> its value.
+    """
+    from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+    from keras.src.models.functional import operation_fn, unpack_singleton
+
+    values = dict(zip(map(id, model.inputs), standard_inputs(model, x), strict=True))
+    for node in _nodes_of(model):
+        args, kwargs = node.arguments.fill_in(values)
+        outputs = operation_fn(node.operation, training=False)(*args, **kwargs)
+        for tensor, value in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
+            changed = change(tensor, value)
+            if changed is not value and get_keras_mask(value) is not None:
+                set_keras_mask(changed, get_keras_mask(value))
+            values[id(tensor)] = changed
+    outputs = keras.tree.map_structure(lambda t: values[id(t)], model._outputs_struct)
+    return unpack_singleton(outputs), values
 
 
 def refresh_shapes(model: keras.Model) -> None:

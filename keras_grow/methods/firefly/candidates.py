@@ -2,32 +2,35 @@
 
 A candidate network is a copy of the model in which each group is widened from n to 2n + p channels:
 every neuron split in two, and a pool of p fresh ones. The widenings are those of
-`keras_grow.widening`, on tensors instead of arrays, so that what is committed afterwards is a
-selection of what was scored.
+`keras_grow.core.widening`, so that what is committed afterwards is a selection of what was scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_grow.backend import compiled_gradient, vjp
-from keras_grow.channels.graph import ChannelGraph, find_groups
-from keras_grow.core.widening import (
+from keras_grow.backend import compiled_gradient
+from keras_grow.channels.graph import ChannelGraph
+from keras_grow.core.index_maps import (
     AxisChannels,
-    Widening,
-    gather_index,
+    channel_numbers,
+    fresh_positions,
     group_positions,
-    widen_array,
+    run_of,
 )
-from keras_grow.growing.conversion import copy_in_float32
-from keras_grow.growing.resizing import widen_model
+from keras_grow.core.widening import Widening, array_module, spread, widen_axis
 from keras_grow.methods.base import draw
+from keras_grow.methods.widened_copy import WidenedCopy
 
-Tensors = dict[str, keras.Variable]
+Arrays = dict[str, np.ndarray]  # by the path of the variable
+# What is trained, by kind: the directions of the splits, by producing kernel; the weights into
+# the fresh neurons, by producing kernel; those out of them, by consuming variable.
+KINDS = ("directions", "incoming", "outgoing")
 
 
 @dataclass(frozen=True)
@@ -38,44 +41,25 @@ class GroupCandidates:
         group: Name of the group.
         width: Number of its neurons.
         pool: Number of fresh neurons.
-        directions: Path of each producing kernel -> the direction of each neuron's split.
-        incoming: Path of each producing kernel -> the weights into the fresh neurons.
-        carried: Path of each other variable that the channels run through -> its values for them.
-        outgoing: Path of each consuming kernel -> the weights out of the fresh neurons.
     """
 
     group: str
     width: int
     pool: int
-    directions: Tensors
-    incoming: Tensors
-    carried: Tensors
-    outgoing: Tensors
 
     @property
-    def trained(self) -> tuple[Tensors, Tensors, Tensors]:
-        """What is trained: directions, weights into the fresh neurons, weights out of them."""
-        return self.directions, self.incoming, self.outgoing
+    def widening(self) -> Widening:
+        """From the model to the candidate network, without what is added: originals, copies, fresh
+        ones; both halves of a split take half of the weights.
+        """
+        n, p = self.width, self.pool
+        sources = np.r_[np.arange(n), np.arange(n), np.full(p, -1)]
+        return Widening(self.group, sources, np.r_[np.full(2 * n, 0.5), np.ones(p)])
 
     @property
-    def added(self) -> Tensors:
-        """Everything that the fresh neurons bring along on the producing side."""
-        return {**self.incoming, **self.carried}
-
-    @property
-    def sources(self) -> np.ndarray:
-        """Sources of the candidate network's channels: originals, copies, fresh ones."""
-        return np.r_[np.arange(self.width), np.arange(self.width), np.full(self.pool, -1)]
-
-    @property
-    def scale(self) -> np.ndarray:
-        """Their outgoing scale: both halves of a split take half of the weights."""
-        return np.r_[np.full(2 * self.width, 0.5), np.ones(self.pool)]
-
-    @property
-    def sides(self) -> np.ndarray:
-        """+1 where a channel takes the direction of its split, -1 where its negative."""
-        return np.r_[np.ones(self.width), -np.ones(self.width), np.zeros(self.pool)]
+    def fresh(self) -> Widening:
+        """A widening by the fresh ones alone."""
+        return Widening(self.group, np.r_[np.arange(self.width), np.full(self.pool, -1)])
 
 
 class CandidateNetwork:
@@ -85,98 +69,67 @@ class CandidateNetwork:
         graph: The channel groups of the model.
         pools: Group name -> number of fresh candidates.
         rng: The source of the first directions and weights.
+
+    Attributes:
+        groups: Group name -> its candidates.
+        trained: Group name -> kind -> what is trained.
+        carried: Group name -> the values of all else that the fresh neurons run through.
     """
 
     def __init__(self, graph: ChannelGraph, pools: Mapping[str, int], rng: np.random.Generator):
-        self.graph = graph
-        self.model = graph.model
-        self.groups = {name: self._candidates(name, pools[name], rng) for name in graph.growable}
-        self._items = [
-            item
-            for item in graph.variables
-            if any(s.group in self.groups for axis in item.axes for s in axis.segments)
-        ]
-        self.network = self._widened_copy()
-        self._targets = {v.path: v for v in self.network.variables}
-        self._statistics = list(self._find_statistics())
-        self._slopes = compiled_gradient(self._loss)
-        self.trained = [
-            v for g in self.groups.values() for part in g.trained for v in part.values()
-        ]
+        self._graph = graph
+        self.groups = {
+            name: GroupCandidates(name, group.width, pools[name])
+            for name, group in graph.growable.items()
+        }
+        self.trained: dict[str, dict[str, Arrays]] = {}
+        self.carried: dict[str, Arrays] = {}
+        for name, candidates in self.groups.items():
+            self.trained[name], self.carried[name] = _drawn(graph, candidates, rng)
+        self._copy = WidenedCopy(graph, [g.widening for g in self.groups.values()])
+        self._present = [keras.ops.convert_to_tensor(value) for value in self._copy.present]
+        self._gradient = compiled_gradient(self._loss)
 
-    def _candidates(self, group, pool, rng) -> GroupCandidates:
-        width = self.graph.groups[group].width
-        bare = Widening(group, np.r_[np.arange(width), np.full(pool, -1)])
-        directions, incoming, carried, outgoing = {}, {}, {}, {}
-        for item, axis in self.graph.touching(group, "output", "through"):
-            fresh = self._fresh(item, axis, bare, rng)
-            if axis.role == "output" and item.name == "kernel":
-                incoming[item.path] = fresh
-                directions[item.path] = _variable(rng.normal(size=tuple(item.variable.shape)), "v")
+    def widenings(self, trained: Mapping, carried: Mapping) -> dict[str, Widening]:
+        """Returns the widenings that make the candidate network, of arrays or of tensors."""
+        return {
+            name: self._widening(group, trained[name], carried[name])
+            for name, group in self.groups.items()
+        }
+
+    def _widening(self, g: GroupCandidates, trained: Mapping, carried: Mapping) -> Widening:
+        bare, incoming, outgoing = g.widening, {}, {}
+        for item, axis in self._graph.touching(g.group, "output", "through"):
+            if item.path in trained["directions"]:
+                direction, fresh = trained["directions"][item.path], trained["incoming"][item.path]
+                parts = [direction, -direction, fresh]
+                incoming[item.path] = array_module(fresh).concatenate(parts, axis.axis)
             else:
-                carried[item.path] = fresh
-        for item, axis in self.graph.touching(group, "input"):
-            outgoing[item.path] = self._fresh(item, axis, bare, rng)
-        return GroupCandidates(group, width, pool, directions, incoming, carried, outgoing)
+                incoming[item.path] = _among_all(carried[item.path], axis, bare)
+        for item, axis in self._graph.touching(g.group, "input"):
+            outgoing[item.path] = _among_all(trained["outgoing"][item.path], axis, bare)
+        return Widening(g.group, bare.sources, bare.outgoing_scale, incoming, outgoing)
 
-    def _fresh(self, item, axis, bare, rng) -> keras.Variable:
-        """Draws the fresh channels' part of a variable as its layer would."""
-        positions = fresh_positions(axis, bare)
-        values = np.take(draw(item, axis, bare, rng), positions, axis=axis.axis)
-        return _variable(values, item.name)
+    def _loss(self, trained, carried, present, x, y, sample_weight):
+        values = self._copy.values(present, self.widenings(trained, carried))
+        return self._copy.loss(values, x, y, sample_weight)
 
-    def _widened_copy(self) -> keras.Model:
-        copy = copy_in_float32(self.model)
-        widenings = [Widening(g.group, g.sources, g.scale) for g in self.groups.values()]
-        widen_model(copy, find_groups(copy), widenings)
-        return copy
+    def _values(self) -> list[np.ndarray]:
+        """Returns the present values of the network's weights."""
+        return self._copy.values(self._copy.present, self.widenings(self.trained, self.carried))
 
-    def _widening(self, g: GroupCandidates) -> Widening:
-        bare = Widening(g.group, g.sources, g.scale)
-        incoming, outgoing = {}, {}
-        for item, axis in self.graph.touching(g.group, "output", "through"):
-            added = spread_fresh(g.added[item.path], axis, bare)
-            if item.path in g.directions:
-                index = np.maximum(g.sources, 0)
-                sides = _along(g.sides.astype("float32"), axis.axis, len(item.variable.shape))
-                direction = keras.ops.convert_to_tensor(g.directions[item.path])
-                added = added + keras.ops.take(direction, index, axis=axis.axis) * sides
-            incoming[item.path] = added
-        for item, axis in self.graph.touching(g.group, "input"):
-            outgoing[item.path] = spread_fresh(g.outgoing[item.path], axis, bare)
-        return Widening(g.group, g.sources, g.scale, incoming, outgoing)
+    def outputs(self, x: Any) -> Any:
+        """Computes the outputs with all candidates on."""
+        return self._copy.outputs(self._values(), x)
 
-    def values(self) -> list:
-        """Returns the variables of the copy, of the candidates' present values."""
-        widenings = {name: self._widening(group) for name, group in self.groups.items()}
-        return [
-            widen_array(
-                keras.ops.convert_to_tensor(item.variable), item.axes, widenings, path=item.path
-            )
-            for item in self._items
-        ]
+    def loss(self, batch: tuple) -> float:
+        """Computes the task loss of a batch with all candidates on."""
+        return float(self._copy.loss(self._values(), *batch))
 
-    def _values_of(self, *trained) -> list:
-        """Returns the variables of the copy, of given values of what is trained."""
-        with keras.StatelessScope(state_mapping=list(zip(self.trained, trained, strict=True))):
-            return self.values()
-
-    def _scope(self, values: list) -> keras.StatelessScope:
-        """Returns the scope in which the copy computes with given values."""
-        targets = [self._targets[item.path] for item in self._items]
-        return keras.StatelessScope(state_mapping=list(zip(targets, values, strict=True)))
-
-    def _loss(self, values: list, x, y, sample_weight):
-        """The task loss of a batch, with all candidates on, normalisations in inference form."""
-        with self._scope(values):
-            predicted = self.network(x, training=False)
-        return self.model.task_loss(x, y, predicted, sample_weight)
-
-    def gradients(self, batch: tuple) -> dict[int, np.ndarray]:
-        """Returns the gradient of the loss with respect to each trained variable, by its id."""
-        values, pullback = vjp(self._values_of, [v.value for v in self.trained])
-        gradients = map(keras.ops.convert_to_numpy, pullback(self._slopes(values, *batch)))
-        return {id(v): value for v, value in zip(self.trained, gradients, strict=True)}
+    def gradients(self, batch: tuple) -> dict[str, dict[str, Arrays]]:
+        """Returns the gradient of the task loss with respect to what is trained."""
+        gradients = self._gradient(self.trained, self.carried, self._present, *batch)
+        return keras.tree.map_structure(keras.ops.convert_to_numpy, gradients)
 
     def measure_statistics(self, batch: tuple) -> None:
         """Sets the fresh channels' batch statistics to those of a batch.
@@ -184,125 +137,96 @@ class CandidateNetwork:
         One pass for each normalisation in a row within a group: the second one sees what the
         first makes of its channels.
         """
-        if not self._statistics:
-            return
-        layers = list({layer.name: layer for layer, *_ in self._statistics}.values())
-        probe = keras.Model(self.network.input, [layer.input for layer in layers])
-        names = {layer.name for layer in layers}
-        groups = self.graph.growable.values()
-        for _ in range(max(sum(name in names for name in group.layers) for group in groups)):
-            with self._scope(self.values()):
-                inputs = keras.tree.flatten(probe(batch[0], training=False))
-            moments = {
-                layer.name: _moments(layer, x) for layer, x in zip(layers, inputs, strict=True)
-            }
-            for layer, name, variable, positions in self._statistics:
-                variable.assign(moments[layer.name][name][positions])
+        places = [
+            (name, item, axis)
+            for name in self.groups
+            for item, axis in self._graph.touching(name, "through")
+            if item.name in ("moving_mean", "moving_variance")
+        ]
+        widenings = {name: group.widening for name, group in self.groups.items()}
+        in_a_row = [sum(name == group for name, *_ in places) // 2 for group in self.groups]
+        for _ in range(max(in_a_row)):
+            measured = self._copy.measure(self._values(), [batch])
+            for name, item, axis in places:
+                run = group_positions(axis.segments, widenings, name)
+                positions = run[fresh_positions(axis.segments, widenings[name])]
+                values = measured[item.layer.name][item.name][positions] - axis.fresh
+                self.carried[name][item.path] = values.astype("float32")
 
-    def _find_statistics(self) -> Iterable[tuple]:
-        """Yields (normalisation, statistic, what holds it for the fresh channels, positions)."""
-        bare = {name: Widening(name, g.sources) for name, g in self.groups.items()}
-        for g in self.groups.values():
-            for item, axis in self.graph.touching(g.group, "through"):
-                if item.name in ("moving_mean", "moving_variance"):
-                    positions = group_positions(axis.segments, bare, g.group)
-                    positions = positions[fresh_positions(axis, bare[g.group])]
-                    layer = self.network.get_layer(item.layer.name)
-                    yield layer, item.name, g.carried[item.path], positions
+    def select(
+        self,
+        chosen: Mapping[str, tuple[Sequence[int], Sequence[int]]],
+        unhelpful: Mapping[str, int],
+    ) -> list[Widening]:
+        """Turns chosen candidates into widenings of the model.
+
+        Args:
+            chosen: Group name -> (neurons to split, numbers of the fresh neurons to take).
+            unhelpful: Group name -> how many of them were taken without a helping score.
+        """
+        widenings = self.widenings(self.trained, self.carried)
+        return [
+            self._part(self.groups[name], widenings[name], splits, fresh, unhelpful[name])
+            for name, (splits, fresh) in chosen.items()
+            if len(splits) + len(fresh)
+        ]
+
+    def _part(self, g: GroupCandidates, whole: Widening, splits, fresh, unhelpful) -> Widening:
+        """Returns the part of the candidate widening of one group that adds chosen candidates."""
+        n = g.width
+        splits, fresh = np.array(splits, int), np.array(fresh, int)
+        channels = np.r_[np.arange(n), n + splits, 2 * n + fresh]  # of the candidate network
+        is_fresh = channels >= 2 * n
+        is_split = np.isin(channels % n, splits) & ~is_fresh
+        # What is neither split nor fresh stays as it is.
+        picked = Widening(g.group, channels, np.where(is_split | is_fresh, 1.0, 0.0))
+        incoming = {
+            item.path: _pick(whole.incoming[item.path], axis, whole, picked)
+            for item, axis in self._graph.touching(g.group, "output", "through")
+        }
+        outgoing = {
+            item.path: _pick(whole.outgoing[item.path], axis, whole, picked)
+            for item, axis in self._graph.touching(g.group, "input")
+        }
+        scale = np.where(is_split, 0.5, 1.0)
+        sources = whole.sources[channels]
+        return Widening(g.group, sources, scale, incoming, outgoing, unhelpful)
 
 
-def _moments(layer: keras.layers.Layer, inputs) -> dict[str, np.ndarray]:
-    """Returns the statistics of a batch, less the values that fresh channels start with."""
-    value = keras.ops.cast(inputs, "float32")
-    axes = [axis for axis in range(len(value.shape)) if axis != layer.axis % len(value.shape)]
-    mean, variance = keras.ops.moments(value, axes)
-    mean, variance = keras.ops.convert_to_numpy(mean), keras.ops.convert_to_numpy(variance)
-    return {"moving_mean": mean, "moving_variance": variance - 1}
+def _drawn(
+    graph: ChannelGraph, g: GroupCandidates, rng: np.random.Generator
+) -> tuple[dict[str, Arrays], Arrays]:
+    """Draws what is trained and what is carried, fresh channels as their layers would."""
+    trained: dict[str, Arrays] = {kind: {} for kind in KINDS}
+    carried: Arrays = {}
+    for item, axis in graph.touching(g.group, "output", "through"):
+        fresh = _draw_fresh(item, axis, g.fresh, rng)
+        if axis.role == "output" and item.name == "kernel":
+            trained["incoming"][item.path] = fresh
+            direction = rng.normal(size=tuple(item.variable.shape)).astype("float32")
+            trained["directions"][item.path] = direction
+        else:
+            carried[item.path] = fresh
+    for item, axis in graph.touching(g.group, "input"):
+        trained["outgoing"][item.path] = _draw_fresh(item, axis, g.fresh, rng)
+    return trained, carried
 
 
-def fresh_positions(axis: AxisChannels, widening: Widening) -> np.ndarray:
-    """Returns where, among a group's positions along an axis, its fresh channels lie."""
-    chosen = {widening.group: widening}
-    index = gather_index(axis.segments, chosen)
-    return np.flatnonzero(index[group_positions(axis.segments, chosen, widening.group)] < 0)
+def _draw_fresh(item, axis: AxisChannels, bare: Widening, rng: np.random.Generator) -> np.ndarray:
+    """Draws the fresh channels' part of a variable as its layer would."""
+    positions = fresh_positions(axis.segments, bare)
+    return np.take(draw(item, axis, bare, rng), positions, axis=axis.axis)
 
 
-def channel_numbers(axis: AxisChannels, group: str, width: int) -> np.ndarray:
-    """Returns the channel at each of a group's positions along an axis."""
-    return np.concatenate(
-        [np.repeat(np.arange(width), s.repeat) for s in axis.segments if s.group == group]
-    )
-
-
-def spread_fresh(fresh, axis: AxisChannels, widening: Widening):
+def _among_all(fresh: Any, axis: AxisChannels, widening: Widening) -> Any:
     """Lays the fresh channels' values out among all positions of their group; zeros elsewhere."""
-    positions = fresh_positions(axis, widening)
-    length = sum(s.repeat for s in axis.segments if s.group == widening.group) * widening.width
-    index = np.full(length, len(positions))
-    index[positions] = np.arange(len(positions))
-    fresh = keras.ops.convert_to_tensor(fresh)
-    shape = list(fresh.shape)
-    shape[axis.axis] = 1
-    padded = keras.ops.concatenate([fresh, keras.ops.zeros(shape, fresh.dtype)], axis.axis)
-    return keras.ops.take(padded, index, axis=axis.axis)
+    positions = fresh_positions(axis.segments, widening)
+    length = len(channel_numbers(axis.segments, widening.group, widening.width))
+    return spread(fresh, positions, length, axis.axis)
 
 
-def select(
-    network: CandidateNetwork,
-    chosen: Mapping[str, tuple[Sequence[int], Sequence[int]]],
-    unhelpful: Mapping[str, int],
-) -> list[Widening]:
-    """Turns chosen candidates into widenings of the model.
-
-    Args:
-        network: The candidate network.
-        chosen: Group name -> (neurons to split, numbers of the fresh neurons to take).
-        unhelpful: Group name -> how many of them were taken without a helping score.
-    """
-    return [
-        replace(
-            _commit(network, network.groups[name], np.array(splits, int), np.array(fresh, int)),
-            unhelpful=unhelpful[name],
-        )
-        for name, (splits, fresh) in chosen.items()
-        if len(splits) + len(fresh)
-    ]
-
-
-def _commit(network, g: GroupCandidates, splits, fresh) -> Widening:
-    """A widening of the chosen candidates of one group: a part of the candidate widening."""
-    n = g.width
-    whole = network._widening(g)
-    channels = np.r_[np.arange(n), n + splits, 2 * n + fresh]  # of the candidate network
-    active = np.isin(channels % n, splits) & (channels < 2 * n)
-    scale = np.where(active, 0.5, 1.0)
-    bare, full = Widening(g.group, g.sources[channels]), Widening(g.group, g.sources)
-    incoming, outgoing = {}, {}
-    for item, axis in network.graph.touching(g.group, "output", "through"):
-        kept = active | (channels >= 2 * n)  # what is neither split nor fresh stays as it is
-        incoming[item.path] = _pick(whole.incoming[item.path], axis, full, channels, kept)
-    for item, axis in network.graph.touching(g.group, "input"):
-        kept = channels >= 2 * n
-        outgoing[item.path] = _pick(whole.outgoing[item.path], axis, full, channels, kept)
-    return Widening(g.group, bare.sources, scale, incoming, outgoing)
-
-
-def _pick(added, axis: AxisChannels, full: Widening, channels, kept) -> np.ndarray:
-    """Takes some channels of what a candidate widening adds, and zeroes those not kept."""
-    index, mask, offset = [], [], 0
-    for repeat in (s.repeat for s in axis.segments if s.group == full.group):
-        index.append((offset + channels[:, None] * repeat + np.arange(repeat)).ravel())
-        mask.append(np.repeat(kept, repeat))
-        offset += full.width * repeat
-    taken = np.take(keras.ops.convert_to_numpy(added), np.concatenate(index), axis=axis.axis)
-    return taken * _along(np.concatenate(mask).astype("float32"), axis.axis, taken.ndim)
-
-
-def _along(vector: np.ndarray, axis: int, rank: int) -> np.ndarray:
-    shape = [1] * rank
-    shape[axis] = -1
-    return vector.reshape(shape)
-
-
-def _variable(value: np.ndarray, name: str) -> keras.Variable:
-    return keras.Variable(np.asarray(value, "float32"), name=name)
+def _pick(added: np.ndarray, axis: AxisChannels, whole: Widening, picked: Widening) -> np.ndarray:
+    """Takes channels of what a widening adds: those that `picked` copies, times its scale."""
+    run = run_of(axis.segments, whole.group, whole.width)
+    channels = AxisChannels(axis.axis, run, "input")
+    return widen_axis(added, channels, {picked.group: picked})

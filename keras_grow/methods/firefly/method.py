@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_grow.channels.budget import Budget, apportion
 from keras_grow.channels.graph import ChannelGraph
-from keras_grow.core.widening import Widening, group_positions
+from keras_grow.core.widening import Widening
 from keras_grow.methods.base import GrowthMethod
-from keras_grow.methods.firefly.candidates import (
-    CandidateNetwork,
-    GroupCandidates,
-    Tensors,
-    channel_numbers,
-    select,
-)
+from keras_grow.methods.firefly.candidates import KINDS, CandidateNetwork, GroupCandidates
+from keras_grow.methods.firefly.frank_wolfe import CandidateBalls, norms_of_channels
 from keras_grow.utils.checks import check_number, check_positive_int
 from keras_grow.utils.progress import Progress
 
 # Weights into fresh neurons follow their gradient more slowly: at full pace all fresh neurons of a
 # group end at the same point, and are as good as one.
-_INCOMING_PACE = 0.2
+_PACES = {"directions": 1.0, "incoming": 0.2, "outgoing": 1.0}
 # A split changes the loss with the square of its step, so by half of its derivative there.
 _OF_A_SQUARE = 0.5
 
@@ -105,28 +102,48 @@ class Firefly(GrowthMethod):
         """Trains and scores the candidates, and takes the best. See `GrowthMethod.choose`."""
         self._check_pool_names(budget)
         batches = data.batches(self.train_batches + self.score_batches, rng)
+        training = batches[: max(1, len(batches) - self.score_batches)]
+        scoring = batches[-self.score_batches :]
         pools = {name: max(1, round(self.pool * width)) for name, width in budget.widths.items()}
         network = CandidateNetwork(graph, pools, rng)
-        steps = self.epsilon, self.split
-        balls = {name: _Balls(graph, g, *steps) for name, g in network.groups.items()}
+        balls = {name: self._balls(graph, group) for name, group in network.groups.items()}
         network.measure_statistics(batches[0])
-        training = batches[: max(1, len(batches) - self.score_batches)]
-        for ball in balls.values():
-            ball.start()
-        scoring = batches[-self.score_batches :]
+        network.trained = _for_each(balls, CandidateBalls.on_surface, network.trained)
         progress = Progress(len(training) + len(scoring), "batch")
         for step, batch in enumerate(training):
             progress.advance()
+            move = partial(CandidateBalls.step, rate=2 / (step + 3))
             gradients = network.gradients(batch)
-            for ball in balls.values():
-                ball.step(gradients, 2 / (step + 3))
+            network.trained = _for_each(balls, move, network.trained, gradients)
         network.measure_statistics(batches[0])
-        scores = self._score(network, balls, scoring, progress)
-        taken = self._take(scores, budget)
+        taken = self._take(_scored(network, balls, scoring, progress), budget)
         unhelpful = {
             name: sum(c.group == name and c.score >= 0 for c in taken) for name in budget.widths
         }
-        return select(network, _by_kind(taken, budget.widths), unhelpful)
+        return network.select(_by_kind(taken, budget.widths), unhelpful)
+
+    def _balls(self, graph: ChannelGraph, g: GroupCandidates) -> dict[str, CandidateBalls]:
+        """Returns kind -> the balls within which the candidates of a group are trained."""
+        axes = {
+            "incoming": {
+                item.path: axis
+                for item, axis in graph.touching(g.group, "output")
+                if item.name == "kernel"
+            },
+            "outgoing": {item.path: axis for item, axis in graph.touching(g.group, "input")},
+        }
+        values = {v.path: keras.ops.convert_to_numpy(v) for v in graph.model.weights}
+        into = norms_of_channels(values, axes["incoming"], g.group, g.width)
+        out_of = norms_of_channels(values, axes["outgoing"], g.group, g.width)
+        radii = {
+            "directions": self.split * into,
+            "incoming": np.full(g.pool, into.mean()),
+            "outgoing": np.full(g.pool, self.epsilon * out_of.mean()),
+        }
+        axes["directions"] = axes["incoming"]
+        return {
+            kind: CandidateBalls(g.group, axes[kind], radii[kind], _PACES[kind]) for kind in KINDS
+        }
 
     def _check_pool_names(self, budget: Budget) -> None:
         """Refuses pools of groups that this model can't grow."""
@@ -136,29 +153,6 @@ class Firefly(GrowthMethod):
                 f"`pools` must name groups that can grow: {list(budget.widths)}. Received: "
                 f"{sorted(unknown)}"
             )
-
-    def _score(self, network, balls, batches, progress) -> list[_Candidate]:
-        """Returns all candidates, best first."""
-        totals = {name: [0.0, 0.0] for name in balls}
-        for batch in batches:
-            progress.advance()
-            gradients = network.gradients(batch)
-            for name, ball in balls.items():
-                for kind, values in enumerate(ball.scores(gradients)):
-                    totals[name][kind] = totals[name][kind] + values / len(batches)
-        candidates = [
-            _Candidate(float(score), name, number, bool(kind))
-            for name, kinds in totals.items()
-            for kind, values in enumerate(kinds)
-            for number, score in enumerate(values)
-        ]
-        if not np.all(np.isfinite([c.score for c in candidates])):
-            raise ValueError(
-                "The scores of the candidates are not finite: the loss or its gradient is NaN or "
-                "infinite on the training data. Check the data and the learning rate; the model is "
-                "unchanged."
-            )
-        return sorted(candidates, key=lambda c: c.score)
 
     def _take(self, candidates: list[_Candidate], budget: Budget) -> list[_Candidate]:
         """Takes the best candidates that the budget, the pools and the ceilings allow."""
@@ -216,77 +210,39 @@ def _by_kind(taken: list[_Candidate], names) -> dict[str, tuple[list[int], list[
     }
 
 
-class _Balls:
-    """The candidates of one group, each within the ball that its step allows."""
-
-    def __init__(self, graph: ChannelGraph, g: GroupCandidates, epsilon: float, split: float):
-        self.g = g
-        into = {item.path: axis for item, axis in graph.touching(g.group, "output")}
-        out_of = {item.path: axis for item, axis in graph.touching(g.group, "input")}
-        values = {item.path: item.variable.numpy() for item in graph.variables}
-
-        def norms(part, axes):
-            arrays = {path: values[path] for path in part}
-            return np.sqrt(_sums(arrays, arrays, axes, g.group, g.width))
-
-        into_norms, out_norms = norms(g.incoming, into), norms(g.outgoing, out_of)
-        fresh = np.ones(g.pool)
-        self._parts = [
-            (g.directions, into, g.width, split * into_norms, 1.0),
-            (g.incoming, into, g.pool, into_norms.mean() * fresh, _INCOMING_PACE),
-            (g.outgoing, out_of, g.pool, epsilon * out_norms.mean() * fresh, 1.0),
-        ]
-
-    def start(self) -> None:
-        """Puts what was drawn on the surface of the balls."""
-        for part, axes, width, radii, _ in self._parts:
-            values = {path: v.numpy() for path, v in part.items()}
-            for path, value in self._on_surface(values, axes, width, radii).items():
-                part[path].assign(value)
-
-    def step(self, gradients: dict, rate: float) -> None:
-        """Moves everything towards the point of its ball where the linearised loss is least."""
-        for part, axes, width, radii, pace in self._parts:
-            downhill = {path: -gradients[id(v)] for path, v in part.items()}
-            for path, target in self._on_surface(downhill, axes, width, radii).items():
-                moved = (1 - pace * rate) * part[path].numpy() + pace * rate * target
-                part[path].assign(moved)
-
-    def scores(self, gradients: dict) -> tuple[np.ndarray, np.ndarray]:
-        """Returns what switching on each split and each fresh neuron does to the loss."""
-        splits, fresh = (
-            _sums(_values(part), {path: gradients[id(v)] for path, v in part.items()},
-                  axes, self.g.group, width)
-            for part, axes, width, *_ in (self._parts[0], self._parts[2])
-        )  # fmt: skip
-        return _OF_A_SQUARE * splits, fresh
-
-    def _on_surface(self, arrays: dict, axes: dict, width: int, radii: np.ndarray) -> dict:
-        """Scales each neuron's entries, over all arrays, to the radius of its ball."""
-        norms = np.sqrt(_sums(arrays, arrays, axes, self.g.group, width))
-        factors = np.divide(radii, norms, out=np.zeros(width), where=norms > 0)
-        result = {}
-        for path, array in arrays.items():
-            shape = [1] * array.ndim
-            shape[axes[path].axis] = -1
-            numbers = channel_numbers(axes[path], self.g.group, width)
-            result[path] = array * factors[numbers].reshape(shape)
-        return result
+def _for_each(balls: Mapping, function: Callable, *weights: Mapping) -> dict:
+    """Applies a function to the balls of every group and kind, and to their weights."""
+    return {
+        name: {
+            kind: function(of_kind, *(w[name][kind] for w in weights))
+            for kind, of_kind in kinds.items()
+        }
+        for name, kinds in balls.items()
+    }
 
 
-def _values(part: Tensors) -> dict[str, np.ndarray]:
-    return {path: v.numpy() for path, v in part.items()}
-
-
-def _sums(a: dict, b: dict, axes: dict, group: str, width: int) -> np.ndarray:
-    """Sums a * b over all entries of each channel of a group, over all arrays."""
-    total = np.zeros(width)
-    for path in a:
-        axis = axes[path]
-        product = np.asarray(a[path], "float64") * b[path]
-        others = tuple(i for i in range(product.ndim) if i != axis.axis % product.ndim)
-        per_position = product.sum(axis=others)
-        if len(per_position) != len(channel_numbers(axis, group, width)):
-            per_position = per_position[group_positions(axis.segments, {}, group)]
-        total += np.bincount(channel_numbers(axis, group, width), per_position, width)
-    return total
+def _scored(
+    network: CandidateNetwork, balls: Mapping, batches: Sequence[tuple], progress: Progress
+) -> list[_Candidate]:
+    """Returns all candidates, best first: by what switching each on does to the loss."""
+    totals: dict[tuple[str, bool], Any] = {}
+    for batch in batches:
+        progress.advance()
+        gradients = network.gradients(batch)
+        changes = _for_each(balls, CandidateBalls.products, network.trained, gradients)
+        for name, kinds in changes.items():
+            scores = {False: _OF_A_SQUARE * kinds["directions"], True: kinds["outgoing"]}
+            for fresh, values in scores.items():
+                totals[name, fresh] = totals.get((name, fresh), 0.0) + values / len(batches)
+    candidates = [
+        _Candidate(float(score), name, number, fresh)
+        for (name, fresh), values in totals.items()
+        for number, score in enumerate(values)
+    ]
+    if not np.all(np.isfinite([c.score for c in candidates])):
+        raise ValueError(
+            "The scores of the candidates are not finite: the loss or its gradient is NaN or "
+            "infinite on the training data. Check the data and the learning rate; the model is "
+            "unchanged."
+        )
+    return sorted(candidates, key=lambda c: c.score)

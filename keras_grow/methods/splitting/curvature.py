@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_grow.backend import vjp
+from keras_grow.backend import compiled, vjp
 from keras_grow.channels.graph import ChannelGraph
 from keras_grow.core import keras_private
+from keras_grow.core.index_maps import along
 from keras_grow.layers import GrowableConv2D, GrowableDense
 
 # A kink has no second derivative. It counts as that of a softplus with this beta (Liu, Wu and
@@ -138,22 +138,36 @@ def second_derivative(activation: Callable, inputs: Any) -> Any:
     """
     inputs = keras.ops.convert_to_tensor(inputs)
     smooth = _REWRITTEN.get(_named(activation)[1], activation)
-    bend = _slope(lambda u: _slope(smooth, u), inputs)
+    bend = _derivative(lambda u: _derivative(smooth, u), inputs)
     for place, jump in kinks_of(activation):
         s = keras.ops.sigmoid(BETA * (inputs - place))
         bend = bend + jump * (BETA * s * (1 - s))
     return bend
 
 
-def _slope(function: Callable, inputs: Any) -> Any:
+def _derivative(function: Callable, inputs: Any) -> Any:
     """Returns the derivative of a function that acts on each entry alone."""
     outputs, pullback = vjp(function, [inputs])
     return pullback(keras.ops.ones_like(outputs))[0]
 
 
+class Factors(NamedTuple):
+    """What the splitting matrices of a layer's neurons are made of.
+
+    S is the sum of `weight * x x^T` over examples and positions.
+
+    Attributes:
+        inputs: The inputs x of the layer.
+        weight: dL/da * sigma''(u) * b^2, for each of its outputs.
+    """
+
+    inputs: Any
+    weight: Any
+
+
 @dataclass(frozen=True)
-class Site:
-    """Where the neurons of one layer bend what comes in.
+class ScorableLayer:
+    """A layer whose neurons can be scored, with their activation.
 
     Attributes:
         layer: The `GrowableDense` or `GrowableConv2D` that produces the neurons.
@@ -172,11 +186,6 @@ class Site:
     norms: tuple[keras.layers.BatchNormalization, ...] = ()
 
     @property
-    def taps(self) -> list[keras.KerasTensor]:
-        """The tensors whose values the splitting matrices are made of."""
-        return [t for t in (self.inputs, self.before, self.after) if t is not None]
-
-    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the kernel, neurons last."""
         return tuple(self.layer.kernel.shape)
@@ -186,16 +195,14 @@ class Site:
         """Number of weights of a neuron."""
         return int(np.prod(self.shape[:-1]))
 
-    def scale(self) -> np.ndarray:
+    def scale(self) -> Any:
         """Returns what the normalisations multiply each channel by, shaped to multiply outputs."""
-        scale = np.ones(1, "float32")
+        scale = 1.0
         for norm in self.norms:
             factor = keras.ops.rsqrt(norm.moving_variance + norm.epsilon)
             if norm.scale:
                 factor = factor * norm.gamma
-            shape = [1] * len(self.after.shape)
-            shape[norm.axis] = -1
-            scale = scale * keras.ops.convert_to_numpy(factor).reshape(shape)
+            scale = scale * along(factor, norm.axis, len(self.after.shape))
         return scale
 
     def project(self, inputs: Any, kernel: Any) -> Any:
@@ -213,77 +220,88 @@ class Site:
         shape = (-1, *[1] * (len(outputs.shape) - 2)) if first else (-1,)
         return outputs + keras.ops.reshape(self.layer.bias, shape)
 
-    def weigh(self, values: Sequence, slope: Any) -> tuple:
+    def factors(self, values: Mapping[int, Any], gradient: Any) -> Factors:
         """Computes what the splitting matrices of the neurons are made of.
 
         Args:
-            values: Values of the `taps`.
-            slope: dL/da, the gradient of the loss with respect to what comes out.
-
-        Returns:
-            The inputs x of the layer, and the weight dL/da * sigma''(u) * b^2 of each of its
-            outputs: S is the sum of weight * x x^T.
+            values: `id` of symbolic tensors -> their values.
+            gradient: dL/da, the gradient of the loss with respect to what comes out.
         """
-        u = self.preactivation(values[0]) if self.before is None else values[1]
-        weight = slope * second_derivative(self.activation, u) * self.scale() ** 2
-        return keras.ops.cast(values[0], "float32"), keras.ops.cast(weight, "float32")
+        inputs = values[id(self.inputs)]
+        u = self.preactivation(inputs) if self.before is None else values[id(self.before)]
+        weight = gradient * second_derivative(self.activation, u) * self.scale() ** 2
+        return Factors(keras.ops.cast(inputs, "float32"), keras.ops.cast(weight, "float32"))
 
-    def multiply(self, pieces: list[tuple], vectors: np.ndarray) -> np.ndarray:
-        """Multiplies the splitting matrix of each neuron with a vector.
+    def product(self, factors: Factors, kernel: Any) -> Any:
+        """Multiplies the splitting matrix of each neuron with a vector, on a part of the data.
 
         S v is the gradient with respect to the kernel of the layer's linear operation, where the
         kernel holds the vectors, one per neuron, and the gradient that comes in is the weight
         times the output.
-
-        Args:
-            pieces: What `weigh` returned, for parts of the data.
-            vectors: Array of shape `(neurons, dimension)`.
         """
-        kernel = keras.ops.convert_to_tensor(vectors.T.reshape(self.shape), "float32")
-        total = np.zeros(self.shape)
-        for inputs, weight in pieces:
-            outputs, pullback = vjp(partial(self.project, inputs), [kernel])
-            (product,) = pullback(weight * outputs)
-            total += keras.ops.convert_to_numpy(product)
-        return total.reshape(-1, self.shape[-1]).T
+        inputs, weight = factors
+        outputs, pullback = vjp(lambda kernel: self.project(inputs, kernel), [kernel])
+        return pullback(weight * outputs)[0]
 
 
-def find_sites(network: keras.Model, graph: ChannelGraph) -> dict[str, Site]:
-    """Finds the groups whose neurons can be scored, and where they bend.
+def products_with(layer: ScorableLayer, factors: Sequence[Factors]) -> Callable:
+    """Returns the function that multiplies the splitting matrix of each neuron with a vector.
+
+    Args:
+        layer: The layer.
+        factors: What the matrices are made of, for parts of the data.
+
+    Returns:
+        A function of arrays of shape `(neurons, dimension)`.
+    """
+    product = compiled(layer.product)
+
+    def products(vectors: np.ndarray) -> np.ndarray:
+        kernel = keras.ops.convert_to_tensor(vectors.T.reshape(layer.shape), "float32")
+        total = np.zeros(layer.shape)
+        for part in factors:
+            total += keras.ops.convert_to_numpy(product(part, kernel))
+        return total.reshape(-1, layer.shape[-1]).T
+
+    return products
+
+
+def find_scorable_layers(network: keras.Model, graph: ChannelGraph) -> dict[str, ScorableLayer]:
+    """Finds the groups whose neurons can be scored, each with the layer that produces them.
 
     Args:
         network: The model of the graph, or a copy of it with layers of the same names.
         graph: The channel groups.
 
     Returns:
-        Name of the group -> its site.
+        Name of the group -> its layer.
     """
     calls_of, readers = defaultdict(list), defaultdict(list)
     for call in keras_private.calls_of(network):
         calls_of[call.operation.name].append(call)
         for tensor in call.inputs:
             readers[id(tensor)].append(call)
-    sites = {}
+    layers = {}
     for name, group in graph.growable.items():
         calls = [call for producer in group.producers for call in calls_of[producer]]
         if len(calls) == 1 and type(calls[0].operation) in _LINEAR_LAYERS:
-            site = _follow(calls[0], readers)
-            if site is not None:
-                sites[name] = site
-    return sites
+            layer = _follow(calls[0], readers)
+            if layer is not None:
+                layers[name] = layer
+    return layers
 
 
-def _follow(call: keras_private.Call, readers: Mapping[int, list]) -> Site | None:
+def _follow(call: keras_private.Call, readers: Mapping[int, list]) -> ScorableLayer | None:
     """Goes from a producer to its one activation, or gives up."""
     layer, inputs, tensor = call.operation, call.inputs[0], call.outputs[0]
     if layer.activation is not keras.activations.linear:
-        return Site(layer, inputs, None, tensor, layer.activation)
+        return ScorableLayer(layer, inputs, None, tensor, layer.activation)
     norms = []
     while len(readers[id(tensor)]) == 1:
         (reader,) = readers[id(tensor)]
         operation = reader.operation
         if _bends(operation) and len(reader.inputs) == 1:
-            return Site(layer, inputs, tensor, reader.outputs[0], operation, tuple(norms))
+            return ScorableLayer(layer, inputs, tensor, reader.outputs[0], operation, tuple(norms))
         if isinstance(operation, keras.layers.BatchNormalization):
             norms.append(operation)
         elif not (isinstance(operation, _IDLE) or _is_linear(operation)):

@@ -6,18 +6,27 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_grow.backend.tensorflow.gradients import gradients_within
+from keras_grow.backend import compiled, vjp
 from keras_grow.channels.budget import Budget
 from keras_grow.channels.graph import ChannelGraph
+from keras_grow.core import keras_private
+from keras_grow.core.float32_copy import copy_in_float32
+from keras_grow.core.index_maps import along
 from keras_grow.core.widening import Widening
-from keras_grow.growing.conversion import copy_in_float32
 from keras_grow.methods.base import GrowthMethod
-from keras_grow.methods.splitting.curvature import Site, find_sites, smallest_eigenpairs
+from keras_grow.methods.splitting.curvature import (
+    Factors,
+    ScorableLayer,
+    find_scorable_layers,
+    products_with,
+    smallest_eigenpairs,
+)
 from keras_grow.utils.checks import check_number, check_positive_int
 from keras_grow.utils.progress import Progress
 
@@ -169,32 +178,38 @@ def score_splits(
         ValueError: if the loss has no finite gradient.
     """
     network = _in_float32(graph.model)
-    sites = find_sites(network, graph)
-    products = sum(min(site.dimension, iterations) for site in sites.values())
+    layers = find_scorable_layers(network, graph)
+    products = sum(min(layer.dimension, iterations) for layer in layers.values())
     advance = Progress(len(pieces) + products, "product").advance
-    weighted = weigh(graph.model, network, sites, pieces, advance)
+    factors = find_factors(graph.model, network, layers, pieces, advance)
     splits = {}
     for name in graph.growable:
         splits[name] = _random_splits(graph, name, rng)
-        if name in sites:
-            own = _finite(name, weighted.pop(name))
-            values, vectors = _solve(sites[name], own, iterations, rng, advance)
+        if name in layers:
+            own = _finite(name, factors.pop(name))
+            values, vectors = _solve(layers[name], own, iterations, rng, advance)
             (path,) = splits[name].directions
             splits[name] = Splits(values, {path: vectors}, splits[name].axes)
     return splits
 
 
 def _solve(
-    site: Site, weighted: list[tuple], iterations: int, rng: np.random.Generator, advance: Callable
+    layer: ScorableLayer,
+    factors: list[Factors],
+    iterations: int,
+    rng: np.random.Generator,
+    advance: Callable,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the smallest eigenvalues of the neurons of a layer, and a kernel of directions."""
+    products = products_with(layer, factors)
 
     def product(vectors):
         advance()
-        return site.multiply(weighted, vectors)
+        return products(vectors)
 
-    values, vectors = smallest_eigenpairs(product, site.shape[-1], site.dimension, iterations, rng)
-    return values, vectors.T.reshape(site.shape)
+    count, dimension = layer.shape[-1], layer.dimension
+    values, vectors = smallest_eigenpairs(product, count, dimension, iterations, rng)
+    return values, vectors.T.reshape(layer.shape)
 
 
 def _random_splits(graph: ChannelGraph, name: str, rng: np.random.Generator) -> Splits:
@@ -215,63 +230,96 @@ def _in_float32(model: keras.Model) -> keras.Model:
     return copy_in_float32(model) if half else model
 
 
-def weigh(
+def find_factors(
     model: keras.Model,
     network: keras.Model,
-    sites: Mapping[str, Site],
+    layers: Mapping[str, ScorableLayer],
     pieces: list[tuple],
     advance: Callable[[], None],
-) -> dict[str, list[tuple]]:
+) -> dict[str, list[Factors]]:
     """Computes what all splitting matrices are made of, in one pass over the data.
 
     Args:
         model: The model, for its loss.
-        network: The model, or a copy of it, whose tensors the sites name.
-        sites: Name of the group -> its site.
+        network: The model, or a copy of it, of which the layers are.
+        layers: Name of the group -> its layer.
         pieces: Examples, as `draw_pieces` returns them.
         advance: Called after each piece.
 
     Returns:
-        Name of the group -> per piece what `Site.weigh` returns.
+        Name of the group -> its factors on each piece.
     """
-    taps = {id(tensor): tensor for site in sites.values() for tensor in site.taps}
-    if not taps:
+    if not layers:
         return {}
-    tapped = keras.Model(network.input, [network.output, list(taps.values())])
+    run = compiled(partial(_factors, model, network, layers))
+    weights = [keras.ops.convert_to_tensor(v) for v in network.weights]
     total = sum(_length(piece) for piece in pieces)
-    weighted = defaultdict(list)
+    found = defaultdict(list)
     for piece in pieces:
-        values, slopes = _slopes(model, tapped, list(taps), sites, piece)
         fraction = _length(piece) / total  # the loss is a mean over the examples of a piece
-        for name, site in sites.items():
-            own = [values[id(tensor)] for tensor in site.taps]
-            weighted[name].append(site.weigh(own, fraction * slopes[name]))
+        shifts = _no_shifts(network, layers, piece[0])
+        for name, factors in run(weights, shifts, np.float32(fraction), *piece).items():
+            found[name].append(factors)
         advance()
-    return weighted
+    return found
 
 
-def _slopes(model, tapped, taps, sites: Mapping[str, Site], piece: tuple) -> tuple[dict, dict]:
-    """Returns the values of all taps, and the gradient of the loss at each site."""
-    x, y, sample_weight = piece
-
-    def run():
-        with keras.StatelessScope():
-            predicted, values = tapped(x, training=False)
-        loss = model.task_loss(x, y, predicted, sample_weight)
-        return loss, dict(zip(taps, values, strict=True))
-
-    values, slopes = gradients_within(run)
-    return values, {name: slopes[id(site.after)] for name, site in sites.items()}
+def _no_shifts(network: keras.Model, layers: Mapping[str, ScorableLayer], x: Any) -> list:
+    """Returns zeros of the shapes of what comes out of the layers' activations."""
+    outputs = keras.Model(network.inputs, [layer.after for layer in layers.values()])
+    shapes = [tuple(t.shape) for t in keras_private.standard_inputs(network, x)]
+    return [
+        keras.ops.zeros(shape, tensor.dtype)
+        for shape, tensor in zip(outputs.compute_output_shape(shapes), outputs.outputs, strict=True)
+    ]
 
 
-def _finite(name: str, pieces: list[tuple]) -> list[tuple]:
-    """Returns the pieces, or says that they hold no numbers."""
-    if not all(bool(keras.ops.all(keras.ops.isfinite(weight))) for _, weight in pieces):
+def _factors(
+    model: keras.Model,
+    network: keras.Model,
+    layers: Mapping[str, ScorableLayer],
+    weights: list,
+    shifts: list,
+    fraction: Any,
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+) -> dict[str, Factors]:
+    """Computes the factors of all layers on one piece.
+
+    The gradient of the loss with respect to what comes out of an activation is that with respect
+    to a shift, of zero, which is added there.
+    """
+    numbers = {id(layer.after): number for number, layer in enumerate(layers.values())}
+    scope = partial(
+        keras.StatelessScope, state_mapping=list(zip(network.weights, weights, strict=True))
+    )
+
+    def loss(*shifts):
+        def shifted(tensor, value):
+            return value + shifts[numbers[id(tensor)]] if id(tensor) in numbers else value
+
+        with scope():
+            outputs, values = keras_private.run_calls(network, x, shifted)
+        return model.task_loss(x, y, outputs, sample_weight), values
+
+    value, pullback, values = vjp(loss, shifts, has_aux=True)
+    gradients = pullback(keras.ops.ones_like(value))
+    with scope():
+        return {
+            name: layer.factors(values, keras.ops.cast(fraction, gradient.dtype) * gradient)
+            for (name, layer), gradient in zip(layers.items(), gradients, strict=True)
+        }
+
+
+def _finite(name: str, factors: list[Factors]) -> list[Factors]:
+    """Returns the factors, or says that they hold no numbers."""
+    if not all(bool(keras.ops.all(keras.ops.isfinite(part.weight))) for part in factors):
         raise ValueError(
             f"The gradient of the loss at group '{name}' is not finite, so its neurons can't be "
             "scored. Check the data and the learning rate; the model is unchanged."
         )
-    return pieces
+    return factors
 
 
 def allot(
@@ -322,9 +370,7 @@ def commit(name: str, splits: Splits, added: np.ndarray, step: float) -> Widenin
     incoming = {}
     for path, direction in splits.directions.items():
         axis = splits.axes[path]
-        shape = [1] * direction.ndim
-        shape[axis] = -1
-        moved = np.take(direction, sources, axis=axis) * offsets.reshape(shape)
+        moved = np.take(direction, sources, axis=axis) * along(offsets, axis, direction.ndim)
         incoming[path] = (step * moved).astype("float32")
     unhelpful = np.sum(np.where(splits.values < 0, np.maximum(added - 1, 0), added))
     return Widening(name, sources, 1 / (added + 1)[sources], incoming, unhelpful=int(unhelpful))
