@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import problems
 import pytest
-import tensorflow as tf
 from networks import mlp
 from resumable import X, Y, assert_equal, copying, eager, end_of, train
+from states import arrays_of
 
 from keras_grow import At, GrowableModel, OnPlateau, Schedule
 from keras_grow.callbacks.backup.file import read_backup, write_backup
@@ -88,8 +88,8 @@ def test_a_schedule_whose_state_is_unknown_is_refused_at_the_start(tmp_path):
 def test_arrays_of_every_kind_survive_a_file(tmp_path):
     path = tmp_path / "some.backup"
     kinds = ("float16", "bfloat16", "float32", "float64", "int8", "uint32", "int64", "bool")
-    arrays = [tf.cast([[0, 1], [2, 3]], kind).numpy() for kind in kinds]
-    arrays += [np.float32(3.5).reshape(()), np.zeros((0, 3)), tf.constant(1.5, tf.bfloat16).numpy()]
+    arrays = arrays_of(keras.ops.cast([[0, 1], [2, 3]], kind) for kind in kinds)
+    arrays += [np.float32(3.5).reshape(()), np.zeros((0, 3)), arrays[1][0, 1]]
     write_backup(path, {"a": [1, None, {"b": float("inf")}]}, {"some": arrays, "none": []})
     content, back = read_backup(path)
     assert content == {"a": [1, None, {"b": float("inf")}]} and back["none"] == []

@@ -24,13 +24,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_grow
 from keras_grow.callbacks.backup import file as backup_file
 from keras_grow.core import keras_private
 from keras_grow.layers import GrowableBatchNormalization, GrowableConv2D, GrowableDense
 from keras_grow.utils import files
+
+tf = pytest.importorskip("tensorflow")  # its data sets, on every backend
 
 EPOCHS, STEPS, SIZE = 4, 3, 8
 X = np.random.default_rng(0).normal(size=(STEPS * SIZE, 6, 6, 2)).astype("float32")

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from networks import mlp
 from problems import compiled, cross_entropy, eager
 
@@ -59,15 +58,9 @@ def test_class_weights_of_one_hot_targets():
     np.testing.assert_allclose(weight, np.where(y[:, 1] == 1, 2.0, 1.0))
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        (X, Y),
-        tf.data.Dataset.from_tensor_slices((X, Y)).batch(4),
-        [(X[:4], Y[:4]), (X[4:8], Y[4:8])],
-    ],
-)
+@pytest.mark.parametrize("data", [(X, Y), [(X[:4], Y[:4]), (X[4:8], Y[4:8])]], ids=[0, 1])
 def test_what_a_user_may_hand_over(data):
+    """More kinds are in `test_data_kinds.py`."""
     for x, y, weight in as_scoring_data(data).batches(2, rng()):
         assert len(x) == len(y) and weight is None
 
@@ -84,6 +77,7 @@ def network():
 
 
 def shuffled():
+    tf = pytest.importorskip("tensorflow")
     return tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(20, seed=5).batch(4)
 
 
