@@ -13,18 +13,10 @@ import numpy as np
 import pytest
 from networks import dense_cnn, mlp, plain_cnn
 from problems import eager, problem
+from quick_methods import METHODS
 from states import weights_and_slots
 
 from keras_grow import GrowableModel, GrowthCallback, SimilarityPenalty
-from keras_grow.methods import Firefly, GradMax, Net2Wider, Random, Splitting
-
-METHODS = {
-    "random": Random,
-    "net2wider": Net2Wider,
-    "splitting": lambda seed=None: Splitting(examples=8, iterations=2, seed=seed),
-    "firefly": lambda seed=None: Firefly(train_batches=1, score_batches=1, seed=seed),
-    "gradmax": lambda seed=None: GradMax(batches=1, iterations=1, seed=seed),
-}
 
 
 def draw_elsewhere(seed):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from networks import plain_cnn
+from problems import cross_entropy, eager
 
 import keras_grow
 
@@ -14,10 +15,17 @@ ROOT = Path(__file__).parent.parent
 
 
 def blocks(name):
-    """Returns the Python blocks of a document, shortened to a few epochs."""
+    """Returns the Python blocks of a document, shortened to a few epochs that run eagerly."""
     text = (ROOT / name).read_text()
     code = re.findall(r"```python\n(.*?)```", text, flags=re.S)
-    shorter = {"max_epochs=30": "max_epochs=2", "every=5)": "every=1)", "epochs=60": "epochs=11"}
+    shorter = {
+        "max_epochs=30": "max_epochs=2",
+        "every=5)": "every=1)",
+        "0.35, every=10": "0.35, every=1",
+        "0.35, 10,": "0.35, 1,",
+        "epochs=60": "epochs=2",
+        'model.compile("adam", ': 'model.compile("adam", run_eagerly=True, loss=',
+    }
     for long, short in shorter.items():
         code = [block.replace(long, short) for block in code]
     return code
@@ -27,9 +35,7 @@ def small_network():
     inputs = keras.Input((32, 32, 3))
     x = keras_grow.layers.GrowableConv2D(4, 3, strides=8)(inputs)
     model = keras_grow.GrowableModel(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss, metrics=["accuracy"])
-    return model
+    return eager(model, cross_entropy(), metrics=["accuracy"])
 
 
 @pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")  # KerasTuner
@@ -47,7 +53,7 @@ def test_the_guide(tmp_path, monkeypatch):
     for block in blocks("docs/guide.md"):
         if "model.compile" in block:
             block = block.replace('"sparse_categorical_crossentropy"', "loss")
-            names["loss"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            names["loss"] = cross_entropy()
         names |= {"x": images, "y": np.zeros(4)}  # a block that builds a model calls its tensors x
         exec(block, names)
     assert [event.method for event in names["model"].growth_history][-1] == "firefly"
@@ -57,8 +63,7 @@ def test_the_guide(tmp_path, monkeypatch):
 
 def test_the_growth_method_of_the_docs():
     (block,) = [block for block in blocks("docs/methods.md") if "class " in block]
-    model = plain_cnn()
-    model.compile("sgd", "mse")
+    model = eager(plain_cnn())
     x, y = np.ones((4, 6, 6, 2)), np.ones((4, 3))
     exec(block, {"model": model, "x": x, "y": y})
     assert model.growth_history[0].method == "copy_the_strongest"

@@ -3,20 +3,19 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from networks import NETWORKS, batch, mlp, plain_cnn, randomise
+from problems import compiled, eager
+from states import arrays_of, assert_same_arrays
 
 from keras_grow import GrowableModel, GrowthEvent, SimilarityPenalty
 from keras_grow.channels.graph import find_groups
 from keras_grow.penalty.similarity import mean_similarity
 from keras_grow.penalty.window import penalised_kernels
 
-GROWN_KINDS = {"GrowableDense", "GrowableConv2D", "GrowableDepthwiseConv2D"}
 
-
-def compiled(model):
-    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
-    return model
+def slow_but(names, quick):
+    """The names as parameters, all of them slow but one."""
+    return [name if name == quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def sequential():
@@ -40,13 +39,13 @@ def test_a_sequential_model_becomes_growable_with_its_weights():
     assert model.widths == {"a": 4, "b": 5}
     x = batch(plain)
     np.testing.assert_allclose(model(x), plain(x), atol=1e-6)
-    compiled(model).grow(0.5, "net2wider")
+    eager(model).grow(0.5, "net2wider")
     np.testing.assert_allclose(plain(x), GrowableModel.from_keras(plain)(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_to_plain_layers_and_back(name, tmp_path):
-    model = compiled(randomise(NETWORKS[name]()))
+def test_to_plain_layers_and_back(name):
+    model = eager(randomise(NETWORKS[name]()))
     model.grow(0.5, "net2wider")
     plain = model.to_keras()
     assert not any(type(layer).__module__.startswith("keras_grow") for layer in plain.layers)
@@ -54,6 +53,15 @@ def test_to_plain_layers_and_back(name, tmp_path):
     x = batch(model)
     np.testing.assert_allclose(model(x), plain(x), atol=1e-5)
     assert GrowableModel.from_keras(plain).widths == model.widths
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", slow_but(NETWORKS, "depthwise"))
+def test_plain_layers_are_exported(name, tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    model = compiled(randomise(NETWORKS[name]()))
+    model.grow(0.5, "net2wider")
+    plain, x = model.to_keras(), batch(model)
     plain.export(tmp_path / "exported", verbose=False)
     exported = tf.saved_model.load(tmp_path / "exported")
     np.testing.assert_allclose(exported.serve(x), plain(x), atol=1e-5)
@@ -74,7 +82,7 @@ def test_what_cannot_be_converted(model, error, message):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_saving_and_loading_a_grown_model(name, tmp_path):
-    model = compiled(NETWORKS[name]())
+    model = eager(NETWORKS[name]())
     x, y = batch(model), np.zeros((8, model.output_shape[-1]))
     model.fit(x, y, verbose=0)
     model.grow(0.5, "random")
@@ -83,14 +91,13 @@ def test_saving_and_loading_a_grown_model(name, tmp_path):
     again = keras.models.load_model(tmp_path / "m.keras")
     assert type(again) is GrowableModel
     assert again.growth_history == model.growth_history
-    for a, b in zip(model.weights, again.weights, strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert_same_arrays(arrays_of(model.weights), arrays_of(again.weights))
     again.grow(0.5, "net2wider")
     again.fit(x, y, verbose=0)
 
 
 def test_an_event_is_data():
-    event = compiled(plain_cnn()).grow(0.5, "random")
+    event = eager(plain_cnn()).grow(0.5, "random")
     assert GrowthEvent.from_dict(event.to_dict()) == event
     assert (event.neurons_before, event.neurons_after) == (15, 22)
     assert event.rate == 0.5 and event.method == "random" and event.epoch is None
@@ -112,15 +119,16 @@ def test_the_similarity_of_a_model_is_the_mean_over_its_layers():
     assert model.similarity == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.tensorflow
 def test_the_train_step_descends_the_loss_plus_the_penalty():
     """One step of plain SGD against the gradient of the sum, taken apart."""
-    model = mlp(hidden=(6, 4))
-    model.compile(keras.optimizers.SGD(1.0), "mse")
+    tf = pytest.importorskip("tensorflow")
+    model = eager(mlp(hidden=(6, 4)), optimizer=keras.optimizers.SGD(1.0))
     x, y = batch(model), np.ones((8, 2), "float32")
     penalty = SimilarityPenalty(weight=0.7, weight_sum=0.0, epochs=1)
     model.arm(penalty)
     kernels = [model.get_layer(f"hidden{i}").kernel for i in (0, 1)]
-    before = [v.numpy() for v in model.trainable_variables]
+    before = arrays_of(model.trainable_variables)
     with tf.GradientTape() as tape:
         task = tf.reduce_mean(tf.square(model(x) - y))
         loss = task + 0.7 * sum(mean_similarity(k) for k in kernels) / 2
@@ -128,11 +136,11 @@ def test_the_train_step_descends_the_loss_plus_the_penalty():
     logs = model.train_on_batch(x, y, return_dict=True)
     assert logs["loss"] == pytest.approx(float(task), rel=1e-5)  # what a monitor is to see
     for v, old, gradient in zip(model.trainable_variables, before, gradients, strict=True):
-        np.testing.assert_allclose(v.numpy(), old - gradient, atol=1e-5)
+        np.testing.assert_allclose(v, old - gradient, atol=1e-5)
 
 
 def test_evaluation_and_other_losses_have_no_penalty():
-    model = compiled(mlp())
+    model = eager(mlp())
     x, y = batch(model), np.ones((8, 2))
     before = model.evaluate(x, y, verbose=0)
     model.arm(SimilarityPenalty(weight=10.0))
@@ -141,22 +149,21 @@ def test_evaluation_and_other_losses_have_no_penalty():
 
 @pytest.mark.parametrize("reference", ["step", "growth"])
 def test_what_the_drift_is_measured_against(reference):
-    model = mlp()
-    model.compile(keras.optimizers.SGD(0.5), "mse")
+    model = eager(mlp(), optimizer=keras.optimizers.SGD(0.5))
     x, y = batch(model), np.ones((8, 2))
     model.arm(SimilarityPenalty(weight=0, weight_sum=0, epochs=1, reference=reference))
     start = model.penalty_window.get_config()["sums"]
-    now = [float(np.sum(k.numpy())) for k, _ in penalised_kernels(find_groups(model))]
+    now = [float(keras.ops.sum(k)) for k, _ in penalised_kernels(find_groups(model))]
     np.testing.assert_allclose(start, now, rtol=1e-5)
     model.train_on_batch(x, y)
     np.testing.assert_allclose(model.penalty_window.get_config()["sums"], start, rtol=1e-6)
-    after_one = [float(np.sum(k.numpy())) for k, _ in penalised_kernels(find_groups(model))]
+    after_one = [float(keras.ops.sum(k)) for k, _ in penalised_kernels(find_groups(model))]
     model.train_on_batch(x, y)
     expected = after_one if reference == "step" else start
     np.testing.assert_allclose(model.penalty_window.get_config()["sums"], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", slow_but(["mixed_float16", "mixed_bfloat16"], "mixed_float16"))
 def test_mixed_precision(policy):
     keras.config.set_dtype_policy(policy)
     try:
@@ -175,9 +182,9 @@ def test_mixed_precision(policy):
 def test_float64():
     keras.config.set_floatx("float64")
     try:
-        model = compiled(plain_cnn())
+        model = eager(plain_cnn())
         x = batch(model).astype("float64")
-        before = model(x).numpy()
+        before = np.asarray(model(x))
         from keras_grow.methods import Net2Wider
 
         model.grow(0.5, Net2Wider(noise=0))
@@ -212,7 +219,7 @@ BAD_CALLS = [
 
 @pytest.mark.parametrize(("arguments", "error", "message"), BAD_CALLS)
 def test_bad_arguments_change_nothing(arguments, error, message):
-    model = compiled(plain_cnn())
+    model = eager(plain_cnn())
     widths = model.widths
     with pytest.raises(error, match=message):
         model.grow(**arguments())
@@ -226,6 +233,6 @@ def test_growing_before_compile():
 
 def test_growing_what_cannot_grow():
     tensor = keras.Input((4,))
-    model = compiled(GrowableModel(tensor, keras.layers.Dense(2, name="out")(tensor)))
+    model = eager(GrowableModel(tensor, keras.layers.Dense(2, name="out")(tensor)))
     with pytest.raises(ValueError, match=r"has nothing to grow(.|\n)*output of the model|Dense"):
         model.grow(0.5, "random")

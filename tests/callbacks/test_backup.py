@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import problems
 import pytest
 import resumable
 import tensorflow as tf
@@ -21,7 +22,6 @@ from resumable import (
     Y,
     assert_equal,
     assert_goes_on,
-    compiled,
     copying,
     eager,
     end_of,
@@ -39,7 +39,7 @@ from keras_grow.layers import GrowableDense
 @pytest.fixture(scope="module")
 def whole():
     """The run that never stopped."""
-    model, history = train(None, model=eager, growth=copying)
+    model, history = train(None, growth=copying)
     assert [event.epoch for event in model.growth_history] == [1, 3]
     return end_of(model), history.history
 
@@ -49,8 +49,8 @@ def whole():
 )
 def test_stopped_in_a_growth_or_in_writing(tmp_path, whole, kind, when):
     with pytest.raises(Stopped), stopping(kind, when, stop):
-        train(tmp_path, model=eager, growth=copying)
-    model, history = train(tmp_path, model=eager, growth=copying)
+        train(tmp_path, growth=copying)
+    model, history = train(tmp_path, growth=copying)
     assert_equal(whole[0], end_of(model))
     assert history.history == whole[1]
     assert history.epoch == list(range(EPOCHS))
@@ -60,19 +60,19 @@ def test_stopped_in_a_growth_or_in_writing(tmp_path, whole, kind, when):
 def test_stopped_twice_and_run_again_at_the_end(tmp_path, whole):
     for epoch in (1, 2):
         with pytest.raises(Stopped):
-            train(tmp_path, [StopAt(epoch)], model=eager, growth=copying)
+            train(tmp_path, [StopAt(epoch)], growth=copying)
     begun = resumable.Begun(tmp_path / "begun.txt")
-    train(tmp_path, [begun], model=eager, growth=copying)
+    train(tmp_path, [begun], growth=copying)
     assert begun.path.read_text().split() == ["2", "3"]
-    model, history = train(tmp_path, [begun], model=eager, growth=copying)
+    model, history = train(tmp_path, [begun], growth=copying)
     assert begun.path.read_text().split() == ["2", "3"]
     assert_equal(whole[0], end_of(model))
     assert history.history == whole[1]
 
 
 def test_more_epochs_than_at_first(tmp_path, whole):
-    train(tmp_path, model=eager, growth=copying, epochs=3)
-    model, _ = train(tmp_path, model=eager, growth=copying)
+    train(tmp_path, growth=copying, epochs=3)
+    model, _ = train(tmp_path, growth=copying)
     assert_equal(whole[0], end_of(model))
 
 
@@ -97,7 +97,8 @@ def test_within_an_epoch_with_several_steps_per_execution(tmp_path):
     def data():
         return {"x": tf.data.Dataset.from_tensor_slices((X, Y)).batch(6), "shuffle": False}
 
-    stop_at, arguments = StopAt(1, 1), {"epochs": 2, "data": data, "backup": {"save_freq": 1}}
+    arguments = {"epochs": 2, "data": data, "growth": copying, "backup": {"save_freq": 1}}
+    stop_at = StopAt(1, 1)
     assert_goes_on(tmp_path, stop_at, model=build, **arguments)
     with pytest.raises(Stopped):
         train(tmp_path / "new", [stop_at], model=build, **arguments)
@@ -112,7 +113,7 @@ def test_layers_that_draw_from_the_global_seed_generator(tmp_path):
 
     def build():
         model = mlp(inputs=3)
-        return compiled(GrowableModel(model.inputs, Noise()(model.outputs[0])))
+        return problems.eager(GrowableModel(model.inputs, Noise()(model.outputs[0])))
 
     def data():
         return {"x": X[:, 0, 0, :1] * np.ones((1, 3)), "y": X[:, 1, 1], "batch_size": SIZE}
@@ -162,7 +163,7 @@ def test_the_same_model_goes_back_to_a_backup_that_is_narrower(tmp_path, whole):
 
 def test_an_interrupt_while_steps_are_passed_over(tmp_path):
     with pytest.raises(Stopped):
-        train(tmp_path, [StopAt(1, 1)], model=eager, growth=copying, backup={"save_freq": 1})
+        train(tmp_path, [StopAt(1, 1)], growth=copying, backup={"save_freq": 1})
     model = eager()
     arguments = {"model": lambda: model, "growth": copying, "backup": {"save_freq": 1}}
     with pytest.raises(Stopped):
@@ -173,8 +174,8 @@ def test_an_interrupt_while_steps_are_passed_over(tmp_path):
 
 
 def test_the_next_fit_starts_where_it_is_told(tmp_path):
-    model, _ = train(tmp_path, model=eager, growth=copying, epochs=2)
-    model, _ = train(tmp_path, model=eager, growth=copying, epochs=3)
+    model, _ = train(tmp_path, growth=copying, epochs=2)
+    model, _ = train(tmp_path, growth=copying, epochs=3)
     assert model.fit(X, Y, epochs=1, verbose=0).epoch == [0]
 
 
@@ -182,7 +183,7 @@ def test_names_that_keras_numbers_may_differ(tmp_path):
     def build():
         inputs = keras.Input((3,))
         x = GrowableDense(4, activation="relu")(inputs)
-        return compiled(GrowableModel(inputs, keras.layers.Dense(2)(x)))
+        return problems.eager(GrowableModel(inputs, keras.layers.Dense(2)(x)))
 
     def fit(model, epochs):
         backup = GrowthBackup(tmp_path, delete_checkpoint=False, verbose=0)
@@ -217,44 +218,44 @@ class Counting(keras.callbacks.Callback):
 
 def test_callbacks_of_ones_own(tmp_path):
     with pytest.raises(Stopped):
-        train(tmp_path, [StopAt(2)], [Counting()], model=eager, growth=copying)
+        train(tmp_path, [StopAt(2)], [Counting()], growth=copying)
     counting = Counting()
-    train(tmp_path, [], [counting], model=eager, growth=copying)
+    train(tmp_path, [], [counting], growth=copying)
     assert counting.epochs == EPOCHS
     with pytest.raises(ValueError, match="callbacks that keep a state differ"):
-        train(tmp_path, model=eager, growth=copying)
+        train(tmp_path, growth=copying)
 
 
 def test_the_seed_of_the_growth_method_goes_on(tmp_path):
-    train(tmp_path, model=eager, growth=copying, epochs=2)
+    train(tmp_path, growth=copying, epochs=2)
     growth = copying()
     growth.method.seed += 1
-    model, _ = train(tmp_path, model=eager, growth=lambda: growth)
-    assert_equal(end_of(model), end_of(train(None, model=eager, growth=copying)[0]))
+    model, _ = train(tmp_path, growth=lambda: growth)
+    assert_equal(end_of(model), end_of(train(None, growth=copying)[0]))
 
 
 def test_settings_count_from_where_the_run_goes_on(tmp_path):
-    train(tmp_path, model=eager, growth=copying, epochs=2)
-    model, _ = train(tmp_path, model=eager, growth=lambda: copying(At([2, 3])))
+    train(tmp_path, growth=copying, epochs=2)
+    model, _ = train(tmp_path, growth=lambda: copying(At([2, 3])))
     assert [event.epoch for event in model.growth_history] == [1, 2, 3]
 
 
 def test_a_line_says_where_a_run_goes_on(tmp_path, capsys):
     with pytest.raises(Stopped):
-        train(tmp_path, [StopAt(1, 1)], model=eager, growth=copying, backup={"save_freq": 2})
+        train(tmp_path, [StopAt(1, 1)], growth=copying, backup={"save_freq": 2})
     assert GrowthBackup(tmp_path).epoch == 1
-    train(tmp_path, model=eager, growth=copying, epochs=2, backup={"verbose": 1})
+    train(tmp_path, growth=copying, epochs=2, backup={"verbose": 1})
     line = f"GrowthBackup: goes on after 1 epochs and 2 steps, from {tmp_path}/latest.backup"
     assert line in capsys.readouterr().out
 
 
 def test_the_backup_is_deleted_at_the_end_and_nothing_else(tmp_path):
     folder = tmp_path / "backup"
-    train(folder, model=eager, growth=copying, epochs=1, backup={"delete_checkpoint": True})
+    train(folder, growth=copying, epochs=2, backup={"delete_checkpoint": True})
     assert not folder.exists()
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    train(folder, model=eager, growth=copying, epochs=1, backup={"delete_checkpoint": True})
+    train(folder, growth=copying, epochs=2, backup={"delete_checkpoint": True})
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
     assert GrowthBackup(folder).epoch == 0
 
@@ -262,7 +263,7 @@ def test_the_backup_is_deleted_at_the_end_and_nothing_else(tmp_path):
 def test_what_a_kill_left_half_written_is_cleared_away(tmp_path):
     (tmp_path / ".partial-abc").mkdir()
     (tmp_path / ".partial-abc" / "latest.backup").write_text("half")
-    train(tmp_path, model=eager, growth=copying, epochs=1)
+    train(tmp_path, growth=copying, epochs=2)
     assert [path.name for path in tmp_path.iterdir()] == ["latest.backup"]
 
 
@@ -326,6 +327,7 @@ def test_a_saved_model_keeps_the_seed_of_its_dropout(tmp_path):
     np.testing.assert_array_equal(model(X, training=True), loaded(X, training=True))
 
 
+@pytest.mark.filterwarnings("ignore:`GrowthCallback` grows nothing in this `fit`")
 def test_the_code_of_the_docs(tmp_path, monkeypatch):
     """Both blocks run, and each goes on where a shorter run of it ended."""
     monkeypatch.chdir(tmp_path)

@@ -4,10 +4,11 @@ from functools import partial
 
 import keras
 import numpy as np
+import problems
 import pytest
-import tensorflow as tf
 from networks import mlp
-from resumable import X, Y, assert_equal, compiled, copying, eager, end_of, train
+from resumable import X, Y, assert_equal, copying, eager, end_of, train
+from states import arrays_of
 
 from keras_grow import At, GrowableModel, OnPlateau, Schedule
 from keras_grow.callbacks.backup.file import read_backup, write_backup
@@ -17,7 +18,7 @@ from keras_grow.callbacks.backup.file import read_backup, write_backup
 def backup(tmp_path_factory):
     """The bytes of a backup after two epochs."""
     folder = tmp_path_factory.mktemp("backup")
-    train(folder, model=eager, growth=lambda: copying(At([1])), epochs=2)
+    train(folder, growth=lambda: copying(At([1])), epochs=2)
     return (folder / "latest.backup").read_bytes()
 
 
@@ -57,10 +58,12 @@ def test_a_foreign_file(tmp_path, backup):
 
 
 def test_another_network_or_optimizer(tmp_path, backup):
-    refused(tmp_path, backup, "its layers differ: .* in the backup", model=compiled(mlp(inputs=3)))
+    refused(
+        tmp_path, backup, "its layers differ: .* in the backup", model=problems.eager(mlp(inputs=3))
+    )
     other = eager()
     other = GrowableModel(other.inputs, keras.layers.Dense(7)(other.layers[-2].output))
-    refused(tmp_path, backup, r"its weights differ: \(\(6, 3\), 'float32'\)", compiled(other))
+    refused(tmp_path, backup, r"its weights differ: \(\(6, 3\), 'float32'\)", problems.eager(other))
     refused(tmp_path, backup, "its optimizers differ", eager("adam"))
     refused(tmp_path, backup, "its slots differ: 9 in the backup, 2 in this run", eager("sgd"))
 
@@ -79,14 +82,14 @@ def test_a_schedule_whose_state_is_unknown_is_refused_at_the_start(tmp_path):
             self.loss = logs["loss"]
 
     with pytest.raises(NotImplementedError, match="Remembering overrides `observe` or `grown`"):
-        train(tmp_path, model=eager, growth=lambda: copying(Remembering()))
+        train(tmp_path, growth=lambda: copying(Remembering()))
 
 
 def test_arrays_of_every_kind_survive_a_file(tmp_path):
     path = tmp_path / "some.backup"
     kinds = ("float16", "bfloat16", "float32", "float64", "int8", "uint32", "int64", "bool")
-    arrays = [tf.cast([[0, 1], [2, 3]], kind).numpy() for kind in kinds]
-    arrays += [np.float32(3.5).reshape(()), np.zeros((0, 3)), tf.constant(1.5, tf.bfloat16).numpy()]
+    arrays = arrays_of(keras.ops.cast([[0, 1], [2, 3]], kind) for kind in kinds)
+    arrays += [np.float32(3.5).reshape(()), np.zeros((0, 3)), arrays[1][0, 1]]
     write_backup(path, {"a": [1, None, {"b": float("inf")}]}, {"some": arrays, "none": []})
     content, back = read_backup(path)
     assert content == {"a": [1, None, {"b": float("inf")}]} and back["none"] == []

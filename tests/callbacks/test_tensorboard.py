@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from networks import plain_cnn
+from problems import cross_entropy, eager
 
 import keras_grow
 from keras_grow.callbacks.tensorboard import GrowthTensorBoard
@@ -28,9 +29,7 @@ def fit(folder, first=0, epochs=EPOCHS, model=None):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(16, 6, 6, 2)).astype("float32"), np.arange(16) % 3
     if model is None:
-        model = plain_cnn()
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss, metrics=["accuracy"])
+        model = eager(plain_cnn(), cross_entropy(), "adam", metrics=["accuracy"])
     # In an order in which the second callback acts after the first at the same moments.
     callbacks = [
         GrowthTensorBoard(folder),

@@ -6,28 +6,21 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from networks import batch, mlp, plain_cnn
+from problems import eager
+from quick_methods import METHODS, SCORING
+from states import arrays_of, assert_same_state, state_of
 
 import keras_grow
 from keras_grow import GrowthCallback, GrowthMethod, SimilarityPenalty, Widening, methods
 from keras_grow.core import keras_private
-from keras_grow.methods import Firefly, GradMax, Net2Wider, Random, Splitting
+from keras_grow.methods import Random
 from keras_grow.utils.progress import Progress
-
-METHODS = {
-    "random": Random(seed=1),
-    "net2wider": Net2Wider(seed=1),
-    "splitting": Splitting(examples=16, iterations=2, seed=1),
-    "firefly": Firefly(train_batches=1, score_batches=1, seed=1),
-    "gradmax": GradMax(batches=1, iterations=1, seed=1),
-}
-SCORING = ["splitting", "firefly", "gradmax"]
 
 
 def trained(model):
     """A model in the middle of its training: slots, metrics, a growth behind it, a penalty."""
-    model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"], run_eagerly=True)
+    eager(model, optimizer=keras.optimizers.Adam(0.01), metrics=["mae"])
     model.grow(0.2, Random(seed=0))
     model.arm(SimilarityPenalty(epochs=3))
     model.train_on_batch(*data_for(model))
@@ -38,31 +31,15 @@ def data_for(model):
     return batch(model, 8), np.ones((8, model.output_shape[-1]), "float32")
 
 
-def state_of(model):
-    return (
-        [v.numpy() for v in model.variables + model.optimizer.variables + model.metrics_variables],
-        model.get_config(),
-        model.get_metrics_result(),
-        [layer.output.shape for layer in model.layers],
-        [layer.get_build_config() for layer in model.layers],
-        [model.optimizer._get_variable_index(v) for v in model.trainable_variables],
-    )
-
-
-def assert_equal(before, after):
-    for a, b in zip(before[0], after[0], strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert before[1:] == after[1:]
-
-
 def assert_unchanged_by(model, growth, error, message):
     """The growth fails as expected, leaves everything alone, and the model goes on."""
     before = state_of(model)
     with pytest.raises(error, match=message):
         growth()
-    assert_equal(before, state_of(model))
+    assert_same_state(before, state_of(model))
     model.train_on_batch(*data_for(model))
-    assert any(np.any(a != v.numpy()) for a, v in zip(before[0], model.variables, strict=False))
+    after = arrays_of(model.variables)
+    assert any(np.any(a != b) for a, b in zip(before["arrays"], after, strict=False))
 
 
 def at_call(number, error, function):
@@ -81,29 +58,41 @@ def at_call(number, error, function):
 FAILURES = {
     "interrupt": (KeyboardInterrupt(), "by '{name}' was interrupted. The model is unchanged"),
     "memory": (MemoryError("no more"), "by '{name}' ran out of memory. The model .* no more"),
-    "oom": (
-        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
-        "by '{name}' ran out of memory. The model is unchanged.*OOM when allocating",
-    ),
     "error": (RuntimeError("a bug"), "a bug"),
 }
+if keras.config.backend() == "tensorflow":
+    import tensorflow as tf
+
+    FAILURES["oom"] = (
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
+        "by '{name}' ran out of memory. The model is unchanged.*OOM when allocating",
+    )
+
+
+def cases(names):
+    """Every failure with one method and one failure with every method; the rest is slow."""
+    return [
+        pytest.param(name, failure, marks=[] if quick else [pytest.mark.slow])
+        for name in names
+        for failure in FAILURES
+        for quick in [name == names[0] or failure == "interrupt"]
+    ]
 
 
 def assert_a_growth_fails_and_the_next_one_works(model, name, failure, monkeypatch):
     error, message = FAILURES[failure]
-    data = data_for(model)
+    data, method = data_for(model), METHODS[name](seed=1)
     assert_unchanged_by(
         model,
-        lambda: model.grow(0.5, METHODS[name], data=data),
+        lambda: model.grow(0.5, method, data=data),
         type(error),
         message.format(name=name),
     )
     monkeypatch.undo()
-    assert model.grow(0.5, METHODS[name], data=data).neurons_after == model.neurons
+    assert model.grow(0.5, method, data=data).neurons_after == model.neurons
 
 
-@pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "failure"), cases(list(METHODS)))
 def test_a_failure_while_variables_are_replaced(name, failure, monkeypatch):
     model = trained(plain_cnn())
     error, _ = FAILURES[failure]
@@ -111,8 +100,7 @@ def test_a_failure_while_variables_are_replaced(name, failure, monkeypatch):
     assert_a_growth_fails_and_the_next_one_works(model, name, failure, monkeypatch)
 
 
-@pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("name", SCORING)
+@pytest.mark.parametrize(("name", "failure"), cases(SCORING))
 def test_a_failure_while_neurons_are_chosen(name, failure, monkeypatch):
     """Ctrl-C at the progress bar; memory that runs out, or a bug, in the loss."""
     model = trained(plain_cnn())
@@ -130,7 +118,7 @@ def test_scores_that_are_nan(name):
     x, y = data_for(model)
     assert_unchanged_by(
         model,
-        lambda: model.grow(0.5, METHODS[name], data=(x * np.nan, y)),
+        lambda: model.grow(0.5, METHODS[name](seed=1), data=(x * np.nan, y)),
         ValueError,
         "(?i)nan|not finite",
     )
@@ -142,8 +130,8 @@ def test_a_ceiling_that_is_reached(name):
     before = state_of(model)
     most = sum(v.size for v in map(keras.ops.convert_to_numpy, model.trainable_weights))
     for ceilings in ({"max_params": most}, {"max_widths": min(model.widths.values())}):
-        assert model.grow(0.5, METHODS[name], data=data_for(model), **ceilings) is None
-        assert_equal(before, state_of(model))
+        assert model.grow(0.5, METHODS[name](seed=1), data=data_for(model), **ceilings) is None
+        assert_same_state(before, state_of(model))
 
 
 class Returns(GrowthMethod):
@@ -200,19 +188,20 @@ def test_a_method_that_returns_something_else(returned, error, message):
 def test_a_model_whose_weights_are_no_numbers_does_not_grow(path, bad):
     model = trained(mlp())
     variable = next(v for v in model.variables if v.path == path)
-    value = variable.numpy()
+    (value,) = arrays_of([variable])
+    value = value.copy()
     value[..., 0] = bad
     variable.assign(value)
     before = state_of(model)
     for method in METHODS.values():
+        method = method(seed=1)
         with pytest.raises(ValueError, match=f"its variable `{path}` holds NaN or infinite"):
             model.grow(0.5, method, data=data_for(model))
-    assert_equal(before, state_of(model))
+    assert_same_state(before, state_of(model))
 
 
 def test_a_training_that_has_diverged_stops_at_its_growth():
-    model = mlp()
-    model.compile(keras.optimizers.SGD(1e30), "mse")
+    model = eager(mlp(), optimizer=keras.optimizers.SGD(1e30))
     callback = GrowthCallback(0.5, every=2, method="random", verbose=0)
     x, y = data_for(model)
     with pytest.raises(ValueError, match="can't grow: its variable `hidden0/kernel` holds NaN"):
@@ -223,7 +212,7 @@ def test_a_training_that_has_diverged_stops_at_its_growth():
 def test_a_failure_within_fit(monkeypatch):
     model = trained(mlp())
     x, y = data_for(model)
-    callback = GrowthCallback(0.5, every=1, method=METHODS["firefly"], verbose=0)
+    callback = GrowthCallback(0.5, every=1, method=METHODS["firefly"](seed=1), verbose=0)
     monkeypatch.setattr(Progress, "advance", at_call(2, KeyboardInterrupt(), Progress.advance))
     widths, history = model.widths, model.growth_history
     with pytest.raises(KeyboardInterrupt, match="by 'firefly' was interrupted"):
@@ -264,7 +253,8 @@ def interrupt_at_line(number, function):
     return lines[0]
 
 
-def test_an_interrupt_between_any_two_lines():
+@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
+def test_an_interrupt_between_any_two_lines(stride):
     """Either the model is as it was, or it has grown: never half of it."""
     model = trained(mlp())
     method = methods.Net2Wider(seed=1)
@@ -280,8 +270,8 @@ def test_an_interrupt_between_any_two_lines():
         except KeyboardInterrupt:
             if len(model.growth_history) > 1:  # it came too late
                 break
-            assert_equal(before, state_of(model))
-            line += 3
+            assert_same_state(before, state_of(model))
+            line += stride
         else:  # there is no such line
             break
     assert line > 150

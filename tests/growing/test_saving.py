@@ -9,26 +9,21 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from networks import batch, mlp, plain_cnn
+from problems import eager
+from quick_methods import METHODS
+from states import arrays_of, assert_same_arrays, weights_and_slots
 
 from keras_grow import GrowableModel, GrowthCallback, SimilarityPenalty, models
 from keras_grow.core import keras_private
-from keras_grow.methods import Firefly, Net2Wider
+from keras_grow.methods import Net2Wider
 
 X = np.random.default_rng(0).normal(size=(24, 5)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(24, 2)).astype("float32")
-METHODS = {
-    "net2wider": lambda: Net2Wider(seed=1),
-    "firefly": lambda: Firefly(train_batches=1, score_batches=1, seed=1),
-}
 
 
 def compiled(model=None):
-    """Compiled to run eagerly: tracing a step takes longer than all the steps of a test."""
-    model = mlp() if model is None else model
-    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
-    return model
+    return eager(model or mlp(), optimizer=keras.optimizers.Adam(0.01))
 
 
 def train(model, method, until, start=0):
@@ -40,38 +35,40 @@ def train(model, method, until, start=0):
     return model
 
 
-def state_of(model):
+def run_of(model):
+    """What a run has in common with another that took more seconds."""
     events = [{**e.to_dict(), "seconds_choosing": 0, "seconds_widening": 0}
               for e in model.growth_history]  # fmt: skip
-    arrays = [v.numpy() for v in model.variables + model.optimizer.variables]
-    return arrays, events, model.penalty_window and model.penalty_window.get_config()
+    return events, model.penalty_window and model.penalty_window.get_config()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["net2wider", "firefly"])
 def test_training_goes_on_as_if_nothing_had_been_saved(method, tmp_path):
     """Saved before the first growth, and after it, within the window of the penalty."""
     keras.utils.set_random_seed(3)
     whole = compiled()
     for epoch in range(3):
-        train(whole, METHODS[method](), until=epoch + 1, start=epoch)
+        train(whole, METHODS[method](seed=1), until=epoch + 1, start=epoch)
         whole.save(tmp_path / f"{epoch + 1}.keras")
-    expected = state_of(whole)
+    expected = weights_and_slots(whole), run_of(whole)
     for saved_at in (1, 2):
         keras.utils.set_random_seed(4)
         again = keras.models.load_model(tmp_path / f"{saved_at}.keras")
         assert len(again.growth_history) == saved_at - 1
-        train(again, METHODS[method](), until=3, start=saved_at)
-        seen = state_of(again)
-        for a, b in zip(expected[0], seen[0], strict=True):
-            np.testing.assert_array_equal(a, b)
-        assert expected[1:] == seen[1:]
+        train(again, METHODS[method](seed=1), until=3, start=saved_at)
+        assert_same_arrays(expected[0], weights_and_slots(again))
+        assert expected[1] == run_of(again)
 
 
+@pytest.mark.tensorflow
 def test_a_data_set_is_read_where_nothing_has_passed_by_yet():
     """A loaded model that grows before its first epoch has seen no batch."""
     model = compiled()
+    tf = pytest.importorskip("tensorflow")
     batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
-    callback = GrowthCallback(0.3, every=1, method=METHODS["firefly"](), penalty=None, verbose=0)
+    callback = GrowthCallback(
+        0.3, every=1, method=METHODS["firefly"](seed=1), penalty=None, verbose=0
+    )
     again = {"epochs": 2, "initial_epoch": 1, "verbose": 0, "callbacks": [callback]}
     model.fit(batches, **again, shuffle=False)
     assert len(model.growth_history) == 1
@@ -97,8 +94,7 @@ def test_weights_are_loaded_into_a_model_of_the_same_widths(suffix, tmp_path):
     twin = compiled(GrowableModel.from_config(model.get_config()))
     twin.optimizer.build(twin.trainable_variables)
     twin.load_weights(path)
-    for a, b in zip(state_of(model)[0], state_of(twin)[0], strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_arrays(weights_and_slots(model), weights_and_slots(twin))
     twin.fit(X, Y, verbose=0)
 
 
@@ -111,11 +107,10 @@ def test_weights_of_other_widths_are_refused_and_nothing_is_loaded(into, suffix,
     source.save_weights(path) if suffix == ".weights.h5" else source.save(path)
     names = ["hidden0", "hidden1"]
     widths = ", ".join(f"'{n}' {source.widths[n]} .here {target.widths[n]}." for n in names)
-    before = state_of(target)[0]
+    before = weights_and_slots(target)
     with pytest.raises(ValueError, match=f"other widths: {widths}. Build the model with"):
         target.load_weights(path)
-    for a, b in zip(before, state_of(target)[0], strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_arrays(before, weights_and_slots(target))
     target.fit(X, Y, verbose=0)
 
 
@@ -129,8 +124,7 @@ def test_a_network_of_the_package_takes_the_widths_of_the_file(tmp_path):
         fresh.load_weights(tmp_path / "m.weights.h5")
     again = models.MobileNetV1(widths=model.widths, input_shape=(16, 16, 3))
     again.load_weights(tmp_path / "m.weights.h5")
-    for a, b in zip(model.variables, again.variables, strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert_same_arrays(arrays_of(model.variables), arrays_of(again.variables))
 
 
 def test_what_differs_in_other_ways_is_said_by_keras(tmp_path):
@@ -138,11 +132,10 @@ def test_what_differs_in_other_ways_is_said_by_keras(tmp_path):
     with pytest.raises(FileNotFoundError):
         model.load_weights(tmp_path / "nowhere.weights.h5")
     plain_cnn().save_weights(tmp_path / "other.weights.h5")
-    before = state_of(model)[0]
+    before = weights_and_slots(model)
     with pytest.raises(ValueError, match="could not be loaded"):
         model.load_weights(tmp_path / "other.weights.h5")
-    for a, b in zip(before, state_of(model)[0], strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_arrays(before, weights_and_slots(model))
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")  # Keras's own remark
@@ -150,10 +143,10 @@ def test_layers_of_other_widths_can_be_skipped(tmp_path):
     narrow, wide = mlp(), mlp(hidden=(6, 4))
     narrow.get_layer("head").bias.assign([7.0, 8.0])
     narrow.save_weights(tmp_path / "m.weights.h5")
-    before = wide.get_layer("hidden0").kernel.numpy()
+    before = np.asarray(wide.get_layer("hidden0").kernel)
     with pytest.warns(UserWarning, match="could not be loaded"):
         wide.load_weights(tmp_path / "m.weights.h5", skip_mismatch=True)
-    np.testing.assert_array_equal(before, wide.get_layer("hidden0").kernel.numpy())
+    np.testing.assert_array_equal(before, np.asarray(wide.get_layer("hidden0").kernel))
 
 
 def test_weights_from_before_a_growth_are_refused_after_it():
@@ -161,11 +154,10 @@ def test_weights_from_before_a_growth_are_refused_after_it():
     before = model.get_weights()
     with pytest.raises(ValueError, match=r"`hidden0/kernel` is of shape \(5, 6\), not \(5, 4\)"):
         model.set_weights(mlp().get_weights())
-    for a, b in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_arrays(before, model.get_weights())
     stop = keras.callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True)
     growth = GrowthCallback(0.5, every=2, method="random", penalty=None, verbose=0)
-    model.compile(keras.optimizers.SGD(-1.0), "mse")  # uphill: the first epoch is the best
+    eager(model, optimizer=keras.optimizers.SGD(-1.0))  # uphill: the first epoch is the best
     x = batch(model)
     with pytest.raises(ValueError, match="nor do the best weights that `EarlyStopping`"):
         model.fit(x, np.zeros((8, 2)), epochs=3, verbose=0, callbacks=[growth, stop])
@@ -201,6 +193,8 @@ def test_copies(duplicate):
 
 
 def lite_outputs(converter, x):
+    import tensorflow as tf
+
     interpreter = tf.lite.Interpreter(model_content=converter.convert())
     (given,), (returned,) = interpreter.get_input_details(), interpreter.get_output_details()
     interpreter.resize_tensor_input(given["index"], x.shape)
@@ -210,9 +204,11 @@ def lite_outputs(converter, x):
     return interpreter.get_tensor(returned["index"])
 
 
+@pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore")  # TensorFlow announces that its Lite interpreter moves
 def test_a_grown_model_is_exported(tmp_path):
     """With the optimizer that has grown with it, and in the middle of its training."""
+    tf = pytest.importorskip("tensorflow")
     model = grown(plain_cnn())
     x = batch(model)
     model.fit(x, np.zeros((8, 3)), verbose=0)
@@ -254,7 +250,7 @@ facts = {"type": type(model).__name__, "plain": type(plain).__name__, "widths": 
          "events": len(model.growth_history), "left": model.penalty_window.epochs_left,
          "outputs": model.predict(x, verbose=0).tolist(), "rate": None}
 facts["rate"] = float(model.optimizer.learning_rate)
-callback = keras_grow.GrowthCallback(0.3, every=1, method="firefly", verbose=0)
+callback = keras_grow.GrowthCallback(0.3, every=1, method="net2wider", verbose=0)
 model.fit(x, y, epochs=4, initial_epoch=3, verbose=0, callbacks=[callback])
 print(json.dumps({**facts, "after": len(model.growth_history)}))
 """
@@ -263,10 +259,8 @@ print(json.dumps({**facts, "after": len(model.growth_history)}))
 def test_another_process_needs_the_import_and_nothing_else(tmp_path):
     from keras_grow.schedules import HoldThenCosine
 
-    model = mlp()
-    model.compile(keras.optimizers.SGD(HoldThenCosine(0.01, 100), momentum=0.9), "mse",
-                  run_eagerly=True)  # fmt: skip
-    train(model, METHODS["firefly"](), until=3)
+    optimizer = keras.optimizers.SGD(HoldThenCosine(0.01, 100), momentum=0.9)
+    model = train(eager(mlp(), optimizer=optimizer), "net2wider", until=3)
     model.save(tmp_path / "m.keras")
     model.to_keras().save(tmp_path / "plain.keras")
     np.save(tmp_path / "x.npy", X)

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from problems import cross_entropy, eager
 
 import keras_grow
 
@@ -31,9 +32,7 @@ def network(width=4, name="net"):
 
 def growable(width=4):
     model = keras_grow.GrowableModel.from_keras(network(width))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss, metrics=["accuracy"])
-    return model
+    return eager(model, cross_entropy(), "sgd", metrics=["accuracy"])
 
 
 def images(count=3):

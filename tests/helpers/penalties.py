@@ -1,7 +1,7 @@
 """Eq. 2, 4 and 5 pair by pair in NumPy, and what compares with it."""
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 # Interleaved, so that the layers of equal shape aren't neighbours; the depthwise kernel (axis -2)
 # has as many rows and columns as a dense one.
@@ -61,7 +61,13 @@ def finite_differences(function, array, step=1e-6):
 
 
 def value_and_gradients(function, arrays, dtype="float32"):
-    tensors = [tf.constant(array, dtype) for array in arrays]
+    tensors = [keras.ops.convert_to_tensor(array, dtype) for array in arrays]
+    if keras.config.backend() == "jax":
+        import jax
+
+        return jax.value_and_grad(function)(tensors)
+    import tensorflow as tf
+
     with tf.GradientTape() as tape:
         for tensor in tensors:
             tape.watch(tensor)
@@ -71,4 +77,8 @@ def value_and_gradients(function, arrays, dtype="float32"):
 
 def assert_finite(*tensors):
     for tensor in tensors:
-        assert np.isfinite(tf.cast(tensor, "float32").numpy()).all()
+        assert np.isfinite(in_float32(tensor)).all()
+
+
+def in_float32(tensor):
+    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))

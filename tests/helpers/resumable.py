@@ -1,6 +1,6 @@
 """A small training run that is killed and started again: inside a test, or in a process of its own.
 
-    python tests/resumable.py FOLDER KILL THREADS
+    python tests/helpers/resumable.py FOLDER KILL THREADS
 
 trains with a backup in FOLDER until it ends or kills itself (SIGKILL). KILL is "never",
 "after:SECONDS" (counted from the start of `fit`), "growing:N" (at the N-th variable that is
@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,13 +24,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_grow
 from keras_grow.callbacks.backup import file as backup_file
 from keras_grow.core import keras_private
 from keras_grow.layers import GrowableBatchNormalization, GrowableConv2D, GrowableDense
 from keras_grow.utils import files
+
+tf = pytest.importorskip("tensorflow")  # its data sets, on every backend
 
 EPOCHS, STEPS, SIZE = 4, 3, 8
 X = np.random.default_rng(0).normal(size=(STEPS * SIZE, 6, 6, 2)).astype("float32")
@@ -53,9 +55,20 @@ def network(optimizer=None, **compile_arguments):
     return model
 
 
-def compiled(model):
-    model.compile("adam", "mse", run_eagerly=True)
-    return model
+# Eagerly: these runs are too short for a graph to pay.
+eager = partial(network, run_eagerly=True)
+
+
+class Seeded(keras_grow.methods.Net2Wider):
+    """Draws what to copy by a seed made of its batches: quick, and another for any other batch."""
+
+    name = "seeded"
+    needs_data = True
+
+    def choose(self, graph, budget, rng, data=None):
+        batches = data.batches(2, rng)
+        seed = zlib.crc32(b"".join(np.asarray(x).tobytes() for x, *_ in batches))
+        return super().choose(graph, budget, np.random.default_rng(seed))
 
 
 def stream(first_epoch, epochs=EPOCHS):
@@ -72,9 +85,8 @@ def stream(first_epoch, epochs=EPOCHS):
 
 def growing(every=None, **arguments):
     """A callback of growths that follow each other quickly, by a method that needs data."""
-    method = keras_grow.methods.Firefly(train_batches=1, score_batches=1)
     penalty = keras_grow.SimilarityPenalty(epochs=3)
-    arguments = {"method": method, "penalty": penalty, "verbose": 0, **arguments}
+    arguments = {"method": Seeded(), "penalty": penalty, "verbose": 0, **arguments}
     every = keras_grow.At([1, 3]) if every is None else every
     return keras_grow.GrowthCallback(0.3, every, **arguments)
 
@@ -87,7 +99,7 @@ def train(folder, callbacks=(), before=(), growth=None, model=None, epochs=EPOCH
     """
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
-    model = network() if model is None else model()
+    model = eager() if model is None else model()
     growth = growing() if growth is None else growth()
     backup_arguments = {"delete_checkpoint": False, "verbose": 0, **arguments.pop("backup", {})}
     backups = [] if folder is None else [keras_grow.GrowthBackup(folder, **backup_arguments)]
@@ -100,8 +112,9 @@ def train(folder, callbacks=(), before=(), growth=None, model=None, epochs=EPOCH
 
 def end_of(model):
     """Returns all that two equal runs have in common, as arrays by name."""
-    end = {f"model {i} {v.name}": v.numpy() for i, v in enumerate(model.variables)}
-    end |= {f"slot {i} {v.name}": v.numpy() for i, v in enumerate(model.optimizer.variables)}
+    slots = model.optimizer.variables
+    end = {f"model {i} {v.name}": np.array(v) for i, v in enumerate(model.variables)}
+    end |= {f"slot {i} {v.name}": np.array(v) for i, v in enumerate(slots)}
     for i, event in enumerate(model.growth_history):
         end[f"growth {i}"] = np.array([event.epoch, *event.widths_after.values()])
     window = model.penalty_window
@@ -117,8 +130,6 @@ def assert_equal(first, second):
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
-# Eagerly: these runs are too short for a graph to pay.
-eager = partial(network, run_eagerly=True)
 copying = partial(growing, method="net2wider")
 
 
@@ -161,7 +172,6 @@ class Begun(keras.callbacks.Callback):
 
 def assert_goes_on(folder, *stops, **arguments):
     """Runs to the end, and again with each of the stops on the way, and compares the ends."""
-    arguments = {"model": eager, **arguments}
     whole, history = train(None, **{**arguments, "backup": {}})
     for stop_at in stops:
         with pytest.raises(Stopped):

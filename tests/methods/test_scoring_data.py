@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from networks import mlp
+from problems import compiled, cross_entropy, eager
 
 from keras_grow import GrowthCallback, methods
 from keras_grow.methods.scoring_data import KEPT_BATCHES, DrawnData, PassingData, as_scoring_data
@@ -58,15 +58,9 @@ def test_class_weights_of_one_hot_targets():
     np.testing.assert_allclose(weight, np.where(y[:, 1] == 1, 2.0, 1.0))
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        (X, Y),
-        tf.data.Dataset.from_tensor_slices((X, Y)).batch(4),
-        [(X[:4], Y[:4]), (X[4:8], Y[4:8])],
-    ],
-)
+@pytest.mark.parametrize("data", [(X, Y), [(X[:4], Y[:4]), (X[4:8], Y[4:8])]], ids=[0, 1])
 def test_what_a_user_may_hand_over(data):
+    """More kinds are in `test_data_kinds.py`."""
     for x, y, weight in as_scoring_data(data).batches(2, rng()):
         assert len(x) == len(y) and weight is None
 
@@ -78,21 +72,19 @@ def test_what_a_user_may_not_hand_over():
         as_scoring_data([]).batches(2, rng())
 
 
-def compiled():
-    model = mlp(inputs=2, outputs=3)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.01), loss)
-    return model
+def network():
+    return eager(mlp(inputs=2, outputs=3), cross_entropy(), keras.optimizers.SGD(0.01))
 
 
 def shuffled():
+    tf = pytest.importorskip("tensorflow")
     return tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(20, seed=5).batch(4)
 
 
 def fit(method, make_data, epochs=3, **kwargs):
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
-    model = compiled()
+    model = network()
     callback = GrowthCallback(0.5, every=1, method=method, penalty=None, verbose=0)
     data = make_data()
     arguments = {"x": data[0], "y": data[1], "batch_size": 4} if isinstance(data, tuple) else {
@@ -144,8 +136,7 @@ def test_what_is_read_ahead_of_training_is_not_kept(ends):
 def test_growths_see_all_and_only_what_was_trained_on(steps):
     """Also of a generator, of which Keras reads as much ahead as there is time for."""
     method = Seen(seed=1)
-    model = compiled()
-    model.compile("sgd", "mse", steps_per_execution=steps)
+    model = compiled(network(), steps_per_execution=steps)
     batches = ((X[:4] + i, np.zeros((4, 3))) for i in range(1000))
     callback = GrowthCallback(0.5, every=1, method=method, penalty=None, verbose=0)
     model.fit(batches, epochs=2, steps_per_epoch=6, shuffle=False, callbacks=[callback], verbose=0)
@@ -166,7 +157,7 @@ def test_an_indexed_data_set():
 
 
 def test_the_data_is_let_go_after_fit():
-    model = compiled()
+    model = network()
     callback = GrowthCallback(0.5, every=1, method=Seen(seed=1), verbose=0)
     model.fit(X, Y, epochs=2, callbacks=[callback], verbose=0)
     assert model.fit_context is None

@@ -44,7 +44,7 @@ def vgg16_parameters(widths, classes=10):
     return convs + (widths[-1] + 1) * classes
 
 
-@pytest.mark.parametrize("narrow", range(13))
+@pytest.mark.parametrize("narrow", [0, 6, 12])
 def test_688_neurons_in_proportion_have_the_papers_final_size(narrow):
     widths = [53] * 13  # 688 = 12 * 53 + 52
     widths[narrow] = 52
@@ -145,7 +145,7 @@ def test_other_image_sizes(network, shape):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_fresh_networks_pass_signals_of_one_size_through_their_layers(network):
     model = network(width=32)
-    x = np.random.default_rng(0).normal(size=(64, 32, 32, 3)).astype("float32")
+    x = np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype("float32")
     convs = [
         la
         for la in model.layers

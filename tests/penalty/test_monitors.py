@@ -4,15 +4,14 @@ import keras
 import numpy as np
 import pytest
 from networks import batch, mlp
+from problems import eager
 
 from keras_grow import GrowableModel, GrowthCallback, SimilarityPenalty
 from keras_grow.layers import GrowableDense
 
 
-def compiled(model=None, **arguments):
-    model = model or mlp(hidden=(4,))
-    model.compile(keras.optimizers.SGD(1e-3), "mse", **arguments)
-    return model
+def network(model=None):
+    return eager(model or mlp(hidden=(4,)), optimizer=keras.optimizers.SGD(1e-3))
 
 
 def problem(model):
@@ -21,7 +20,7 @@ def problem(model):
 
 def test_a_monitor_of_the_loss_sees_the_task():
     """Each armed window raised `loss`, so that patience ran out while the task went on falling."""
-    model = compiled()
+    model = network()
     x, y = problem(model)
     growth = GrowthCallback(
         0.5, every=2, method="net2wider", penalty=SimilarityPenalty(1.0, epochs=2), verbose=0
@@ -35,7 +34,7 @@ def test_a_monitor_of_the_loss_sees_the_task():
 def test_the_logged_loss_is_that_of_compile_with_its_regularizers():
     inputs = keras.Input((5,))
     x = GrowableDense(4, kernel_regularizer=keras.regularizers.L2(0.1), name="hidden")(inputs)
-    model = compiled(GrowableModel(inputs, keras.layers.Dense(2)(x)))
+    model = network(GrowableModel(inputs, keras.layers.Dense(2)(x)))
     x, y = problem(model)
     before = model.evaluate(x, y, verbose=0)
     model.arm(SimilarityPenalty(100.0))
@@ -58,7 +57,7 @@ class OwnSteps(GrowableModel):
 
 @pytest.mark.tensorflow
 def test_a_training_step_of_ones_own_gets_the_penalty():
-    models = [compiled(mlp(hidden=(4,))), compiled(OwnSteps(*_ends(mlp(hidden=(4,)))))]
+    models = [network(), network(OwnSteps(*_ends(mlp(hidden=(4,)))))]
     models[1].set_weights(models[0].get_weights())
     for model in models:
         model.arm(SimilarityPenalty(1.0, epochs=3))
@@ -73,7 +72,7 @@ def _ends(model):
 
 
 def test_a_window_lasts_as_many_epochs_whoever_counts():
-    model = compiled()
+    model = network()
     model.arm(SimilarityPenalty(1.0, epochs=5))
     callbacks = [GrowthCallback(0.5, every=9, method="net2wider", verbose=0) for _ in range(2)]
     model.fit(*problem(model), epochs=2, callbacks=callbacks[:0], verbose=0)
@@ -85,7 +84,7 @@ def test_a_window_lasts_as_many_epochs_whoever_counts():
 
 
 def test_a_validation_neither_logs_nor_resets_the_window():
-    model = compiled()
+    model = network()
     model.arm(SimilarityPenalty(1.0, epochs=5))
     x, y = problem(model)
     history = model.fit(x, y, epochs=1, validation_data=(x, y), verbose=0).history
@@ -96,7 +95,7 @@ def test_a_validation_neither_logs_nor_resets_the_window():
 
 @pytest.mark.parametrize("every, epochs", [(2, 2), (50, 3)])
 def test_a_fit_too_short_to_grow_says_so(every, epochs):
-    model = compiled()
+    model = network()
     growth = GrowthCallback(0.5, every=every, method="net2wider", verbose=0)
     with pytest.warns(UserWarning, match=rf"ends after epochs={epochs}, before the first growth"):
         model.fit(*problem(model), epochs=epochs, callbacks=[growth], verbose=0)

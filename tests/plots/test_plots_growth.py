@@ -152,7 +152,7 @@ def test_a_keras_history_is_a_run():
 
 
 def test_the_history_of_a_growing_model_marks_its_growths():
-    callback = keras_grow.GrowthCallback(0.5, every=2, penalty=None, verbose=0)
+    callback = keras_grow.GrowthCallback(0.5, 2, "net2wider", penalty=None, verbose=0)
     labels = np.array([0, 1, 2])
     history = growable().fit(images(), labels, epochs=5, callbacks=[callback], verbose=0)
     figure = plots.growth_curve(history)

@@ -5,6 +5,7 @@ import sys
 import keras_tuner
 import pytest
 from networks import mlp
+from problems import compiled
 from searches import build, hypermodel
 
 import keras_grow
@@ -62,10 +63,6 @@ def test_each_fit_has_a_schedule_of_its_own():
 def test_build_may_take_the_hyperparameters():
     def build_wide(hp):
         return compiled(mlp(hidden=(hp.Int("units", 6, 8), 3)))
-
-    def compiled(model):
-        model.compile("sgd", "mse")
-        return model
 
     hp = keras_tuner.HyperParameters()
     model = tuning.GrowthHyperModel(build_wide, weight=1.0, penalty_epochs=1).build(hp)

@@ -11,8 +11,8 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
-import tensorflow as tf
 from networks import mlp
+from problems import compiled
 from searches import SPLITS, Interrupt, X, Y, hypermodel, search
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -32,7 +32,10 @@ def _no_garbage_collection(monkeypatch):
     monkeypatch.setattr(gc, "collect", lambda *args: 0)
 
 
-@pytest.mark.parametrize("kind", [tuning.RandomSearch, tuning.BayesianOptimization])
+@pytest.mark.parametrize(
+    "kind",
+    [tuning.RandomSearch, pytest.param(tuning.BayesianOptimization, marks=pytest.mark.slow)],
+)
 def test_best_models_are_the_grown_ones(tmp_path, kind):
     tuner = search(tmp_path, kind)
     trials, models = tuner.oracle.get_best_trials(2), tuner.get_best_models(2)
@@ -48,7 +51,7 @@ def test_best_models_are_the_grown_ones(tmp_path, kind):
 
 
 def test_best_hyperparameters_build_a_new_model(tmp_path):
-    tuner = search(tmp_path)
+    tuner = search(tmp_path, max_trials=1, epochs=2)
     (hp,) = tuner.get_best_hyperparameters()
     assert tuner.hypermodel.build(hp).neurons == mlp().neurons
 
@@ -77,13 +80,20 @@ def test_hyperband_goes_on_from_the_grown_model(tmp_path):
 
 def test_no_round_ends_before_the_first_growth(tmp_path):
     model = hypermodel(every=[1, 2])
+    tuner = tuning.Hyperband(model, "val_loss", max_epochs=6, factor=2, directory=str(tmp_path))
+    assert tuner.oracle.create_trial("tuner0").hyperparameters["tuner/epochs"] == 3
+    with pytest.raises(ValueError, match=r"`max_epochs` must be at least 3.*max_epochs=2"):
+        tuning.Hyperband(model, "val_loss", max_epochs=2, directory=str(tmp_path / "short"))
+
+
+@pytest.mark.slow
+def test_in_no_round_of_a_search_the_first_growth_is_missing(tmp_path):
+    model = hypermodel(every=[1, 2])
     tuner = search(tmp_path, tuning.Hyperband, model, max_epochs=6, factor=2, min_epochs=None)
     trials = tuner.oracle.trials.values()
     assert {trial.hyperparameters["tuner/epochs"] for trial in trials} == {3, 6}
     for trial in trials:
         assert tuner.executions(trial)[0]["growth"][0]["epoch"] < 3
-    with pytest.raises(ValueError, match=r"`max_epochs` must be at least 3.*max_epochs=2"):
-        tuning.Hyperband(model, "val_loss", max_epochs=2, directory=str(tmp_path / "short"))
 
 
 def test_an_epoch_that_was_not_validated_is_not_the_best(tmp_path):
@@ -125,7 +135,7 @@ def test_executions_are_kept_apart_and_continued_apart(tmp_path):
 
 
 def test_all_trials_have_the_same_seeds(tmp_path):
-    tuner = search(tmp_path, model=hypermodel(weight=(0.1, 1.0)), executions_per_trial=2)
+    tuner = search(tmp_path, model=hypermodel(weight=(0.1, 1.0)), epochs=1, executions_per_trial=2)
     first = [
         [execution["history"]["val_loss"][0] for execution in tuner.executions(trial)]
         for trial in tuner.oracle.trials.values()
@@ -134,16 +144,14 @@ def test_all_trials_have_the_same_seeds(tmp_path):
     assert first[0][0] != first[0][1]
 
 
+@pytest.mark.tensorflow
 def test_models_are_loaded_under_the_tuners_strategy(tmp_path):
-    strategy = tf.distribute.MirroredStrategy(["cpu:0"])
+    strategy = pytest.importorskip("tensorflow").distribute.MirroredStrategy(["cpu:0"])
 
-    def build_compiled():
-        model = mlp()
-        model.compile("adam", "mse")
-        return model
-
-    model = tuning.GrowthHyperModel(build_compiled, (0.01, 1), 0.1, 1, "net2wider", 0.5, every=1)
-    tuner = search(tmp_path, model=model, max_trials=1, distribution_strategy=strategy)
+    model = tuning.GrowthHyperModel(
+        lambda: compiled(mlp()), (0.01, 1), 0.1, 1, "net2wider", 0.5, every=1
+    )
+    tuner = search(tmp_path, model=model, max_trials=1, epochs=2, distribution_strategy=strategy)
     (best,) = tuner.get_best_models()
     assert best.distribute_strategy is strategy
     assert best.neurons > mlp().neurons
@@ -160,14 +168,15 @@ def test_tuner_of_ones_own(tmp_path):
     class Mine(tuning.GrowthTuner, keras_tuner.BayesianOptimization):
         pass
 
-    assert search(tmp_path, Mine).get_best_models()[0].neurons > mlp().neurons
+    (best,) = search(tmp_path, Mine, epochs=2, max_trials=1).get_best_models()
+    assert best.neurons > mlp().neurons
 
 
 @pytest.mark.parametrize(
     ("kind", "given", "settings", "trials"),
     [
-        (tuning.RandomSearch, {"max_trials": 3}, {}, 3),
-        (tuning.BayesianOptimization, {"max_trials": 3}, {}, 3),
+        pytest.param(tuning.RandomSearch, {"max_trials": 3}, {}, 3, marks=pytest.mark.slow),
+        pytest.param(tuning.BayesianOptimization, {"max_trials": 3}, {}, 3, marks=pytest.mark.slow),
         (tuning.GridSearch, {}, {"weight_sum": [0, 0.1, 0.2]}, 3),
         (tuning.Hyperband, {"max_epochs": 2, "factor": 2}, {}, 5),
     ],

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from networks import mlp
+from problems import eager
+from quick_methods import METHODS
 
 from keras_grow import GrowthCallback
-from keras_grow.methods import Splitting
 from keras_grow.utils import progress
 
 X, Y = np.ones((8, 5), "float32"), np.ones((8, 2), "float32")
@@ -22,9 +23,8 @@ def watched(monkeypatch):
 
 
 def fit(verbose):
-    model = mlp()
-    model.compile("sgd", "mse")
-    growth = GrowthCallback(0.5, every=1, method=Splitting(seed=1), verbose=verbose)
+    model, method = eager(mlp()), METHODS["splitting"](seed=1)
+    growth = GrowthCallback(0.5, every=1, method=method, penalty=None, verbose=verbose)
     model.fit(X, Y, epochs=2, verbose=0, callbacks=[growth])
     assert len(model.growth_history) == 1
 
