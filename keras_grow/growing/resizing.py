@@ -11,14 +11,12 @@ from contextlib import ExitStack, contextmanager
 import keras
 import numpy as np
 
-from keras_grow.backend import strategy_scope
+from keras_grow.backend import make_unusable, strategy_scope
 from keras_grow.channels.graph import ChannelGraph, LayerSize
 from keras_grow.core import keras_private
 from keras_grow.core.widening import Widening, by_group, group_positions, widen_array
+from keras_grow.growing.sharing import follow, models_sharing
 from keras_grow.growing.slots import WidenedVariable, widen_slots
-
-Values = Sequence[tuple[keras.Variable, np.ndarray]]
-Sizes = Sequence[tuple[LayerSize, int | tuple]]
 
 
 @contextmanager
@@ -40,39 +38,33 @@ def widened(
 
     Raises:
         ValueError: if a widening does not fit its group, or a layer can't be called at its new
-            width. Nothing is changed then.
+            width, or another model could not that holds some of the layers. Nothing is changed
+            then.
     """
+    chosen = by_group(widenings)
+    variables = _widen_variables(graph, chosen)
+    others = models_sharing(model, [item.variable for item in variables])
     with ExitStack() as undo:
-        _swap_in(undo, model, *_computed(model, graph, widenings))
-        keras_private.check_calls(model, _names_around(graph, {w.group for w in widenings}))
+        undo.callback(follow, others)
+        before = _swap_in(undo, [model, *others], graph, chosen, variables)
+        keras_private.check_calls(model, _names_around(graph, set(chosen)))
+        follow(others)
         yield undo
         undo.pop_all()
+    for held in before:
+        make_unusable(held.value)
 
 
 def widen_model(model: keras.Model, graph: ChannelGraph, widenings: Sequence[Widening]) -> None:
     """Widens a copy of a model, or a model to widths that it has had: see `widened`.
 
-    It isn't tried whether the layers can be called.
+    It isn't tried whether the layers can be called, and no other model holds them.
     """
-    with ExitStack() as undo:
-        _swap_in(undo, model, *_computed(model, graph, widenings))
-        undo.pop_all()
-
-
-def _computed(
-    model: keras.Model, graph: ChannelGraph, widenings: Sequence[Widening]
-) -> tuple[Values, Sizes]:
-    """Returns the new values of variables and slots, and of the layers' sizes."""
     chosen = by_group(widenings)
-    _check(graph, chosen)
     variables = _widen_variables(graph, chosen)
-    slots = widen_slots(getattr(model, "optimizer", None), variables, chosen)
-    sizes = [
-        (size, _resized(size, chosen))
-        for size in graph.sizes
-        if any(s.group in chosen for s in size.segments)
-    ]
-    return [(item.variable, item.after) for item in variables] + slots, sizes
+    with ExitStack() as undo:
+        _swap_in(undo, [model], graph, chosen, variables)
+        undo.pop_all()
 
 
 def _names_around(graph: ChannelGraph, groups: Collection[str]) -> set[str]:
@@ -123,6 +115,7 @@ def _check_added(graph, widening: Widening, added: Mapping, side: str, *roles: s
 
 def _widen_variables(graph: ChannelGraph, chosen: dict[str, Widening]) -> list[WidenedVariable]:
     """Computes the new value of every model variable that a widened group runs through."""
+    _check(graph, chosen)
     result = []
     for item in graph.variables:
         if any(s.group in chosen for axis in item.axes for s in axis.segments):
@@ -149,24 +142,54 @@ def _resized(size: LayerSize, chosen: dict[str, Widening]) -> int | tuple:
     return tuple(shape)
 
 
-def _swap_in(undo: ExitStack, model: keras.Model, values: Values, sizes: Sizes) -> None:
-    """Replaces values and sizes.
+def _optimizers(models: Sequence[keras.Model]) -> list:
+    """Returns the optimizers of models, each once; before `compile` there is none."""
+    found = {id(o): o for o in (getattr(model, "optimizer", None) for model in models) if o}
+    return list(found.values())
+
+
+def _swap_in(
+    undo: ExitStack,
+    models: Sequence[keras.Model],
+    graph: ChannelGraph,
+    chosen: Mapping[str, Widening],
+    variables: Sequence[WidenedVariable],
+) -> list[keras_private.Held]:
+    """Replaces values of variables and of slots, and sizes; returns the values from before.
 
     How to undo a step is noted before the step is taken: an interrupt can come between any two.
+
+    Args:
+        undo: Where it is noted.
+        models: The model, then those whose optimizers train its variables too.
+        graph: The model's channel groups.
+        chosen: Group name -> widening.
+        variables: The variables with their new values.
     """
-    optimizers = list(keras_private.optimizers_of(getattr(model, "optimizer", None)))
+    model, optimizers = models[0], _optimizers(models)
+    slots = [slot for o in optimizers for slot in widen_slots(o, variables, chosen)]
+    values = [(item.variable, item.after) for item in variables] + slots
+    sizes = [
+        (size, _resized(size, chosen))
+        for size in graph.sizes
+        if any(s.group in chosen for s in size.segments)
+    ]
+    parts = [part for o in optimizers for part in keras_private.optimizers_of(o)]
     undo.callback(keras_private.forget_compiled_functions, model)
     undo.callback(keras_private.refresh_shapes, model)
-    for part in optimizers:
+    for part in parts:
         undo.callback(keras_private.put_back_keys, part, keras_private.keys_of(part))
+    before: list[keras_private.Held] = []
     with strategy_scope(model):
         for variable, value in values:
-            undo.callback(keras_private.put_back, keras_private.hold(variable))
+            before.append(keras_private.hold(variable))
+            undo.callback(keras_private.put_back, before[-1])
             keras_private.resize(variable, value)
     for size, value in sizes:
         undo.callback(setattr, size.layer, size.attribute, getattr(size.layer, size.attribute))
         setattr(size.layer, size.attribute, value)
-    for part in optimizers:
+    for part in parts:
         keras_private.rekey(part)
     keras_private.refresh_shapes(model)
     keras_private.forget_compiled_functions(model)
+    return before

@@ -58,7 +58,9 @@ def test_orthogonal_kernels_are_orthogonal(shape):
 
 
 @pytest.mark.parametrize(
-    "initializer", [I.Zeros(), I.Ones(), I.Constant(0.3), I.Identity(2.0)], ids=str
+    "initializer",
+    [I.Zeros(), I.Ones(), I.Constant(0.3), I.Identity(2.0)],
+    ids=lambda initializer: type(initializer).__name__,
 )
 def test_what_is_not_random_is_as_it_is(initializer):
     ours = initial_values(initializer, (4, 4), np.random.default_rng(0))

@@ -14,6 +14,7 @@ from keras_grow.backend.jax.train_step import (
     collect_garbage,
     forget_traces,
     fused_batch_norm,
+    make_unusable,
     released_gradients,
     sync_state,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "forget_traces",
     "fused_batch_norm",
     "is_out_of_memory",
+    "make_unusable",
     "released_gradients",
     "share_of_replica",
     "spans_processes",

@@ -43,3 +43,7 @@ def collect_garbage() -> None:
 def released_gradients() -> AbstractContextManager[None]:
     """Has what is traced in its scope leave nothing behind: nothing is."""
     return nullcontext()
+
+
+def make_unusable(value: Any) -> None:
+    """Leaves a variable's former value: a traced function holds no variables, only shapes."""

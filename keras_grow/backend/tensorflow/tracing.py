@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import tensorflow as tf
 
@@ -88,3 +89,18 @@ def forget_traces() -> None:
     manager = polymorphic_function._frequent_tracing_detector_manager
     with manager._lock:
         manager._detectors.clear()
+
+
+def make_unusable(value: Any) -> None:
+    """Has every later use of a variable's former value fail.
+
+    A function that somebody else has traced holds the `tf.Variable` that a growth has replaced: it
+    would go on with it, and train what is no part of the model any more. With a value of another
+    shape, which no operation on it takes, it fails.
+
+    Args:
+        value: A `tf.Variable`, or one for each device.
+    """
+    for part in getattr(value, "values", (value,)):
+        empty = tf.zeros((0,) * (part.shape.rank + 1), part.dtype)
+        tf.raw_ops.AssignVariableOp(resource=part.handle, value=empty)

@@ -122,7 +122,23 @@ def refresh_shapes(model: keras.Model) -> None:
             tensor._shape = spec.shape
 
 
-def check_calls(model: keras.Model, names: Container[str]) -> None:
+def is_functional(model: keras.Model) -> bool:
+    """Tells whether the calls of a model are known: a Functional model, not one within another.
+
+    Relies on `Function._nodes_by_depth` (keras/src/ops/function.py).
+    """
+    return hasattr(model, "_nodes_by_depth")
+
+
+def layers_within(model: keras.Model) -> list[keras.Layer]:
+    """Returns a model and all layers in it, at any depth.
+
+    Relies on `Layer._flatten_layers` (keras/src/layers/layer.py).
+    """
+    return list(model._flatten_layers())
+
+
+def check_calls(model: keras.Model, names: Container[str] | None = None) -> None:
     """Calls operations of a Functional model symbolically, in training, at their present shapes.
 
     `refresh_shapes` asks layers for their shapes, which most of them compute without a call.
@@ -131,13 +147,13 @@ def check_calls(model: keras.Model, names: Container[str]) -> None:
 
     Args:
         model: The model.
-        names: Names of the operations to call.
+        names: Names of the operations to call. Defaults to all.
 
     Raises:
         ValueError: if a call fails, naming the operation.
     """
     for node in _nodes_of(model):
-        if node.operation.name in names:
+        if names is None or node.operation.name in names:
             try:
                 _call_symbolically(node)
             except Exception as error:

@@ -1,0 +1,60 @@
+"""Other models that hold variables of a model that grows: a growth takes them along."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+import keras
+
+from keras_grow.core import keras_private
+
+
+def models_sharing(model: keras.Model, variables: Collection[keras.Variable]) -> list[keras.Model]:
+    """Returns the models, beside a model and its parts, that hold any of some variables.
+
+    A feature extractor `keras.Model(model.input, model.get_layer("h2").output)` is one, and so is
+    another network with a trunk in common. No layer knows of them: they are found among all objects
+    that live.
+
+    Args:
+        model: The model.
+        variables: Some of its variables.
+    """
+    held = {id(variable) for variable in variables}
+    parts = {id(layer) for layer in keras_private.layers_within(model)}
+    return [
+        other
+        for other in gc.get_objects()
+        # By the type: asking some objects for their class does things.
+        if issubclass(type(other), keras.Model)
+        and id(other) not in parts
+        and any(id(variable) in held for variable in other.variables)
+    ]
+
+
+def follow(others: Sequence[keras.Model]) -> None:
+    """Brings models up to date with layers of theirs that another model has widened.
+
+    Raises:
+        ValueError: if one of them could not be called any more.
+    """
+    for other in others:
+        if keras_private.is_functional(other):
+            with _named(other):
+                keras_private.refresh_shapes(other)
+                keras_private.check_calls(other)
+        keras_private.forget_compiled_functions(other)
+
+
+@contextmanager
+def _named(other: keras.Model) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"Model `{other.name}` shares layers with the model that grows, and could not be "
+            "called after this growth. Delete it, or let it have layers of its own "
+            f"(`keras.models.clone_model`). {error}"
+        ) from error
