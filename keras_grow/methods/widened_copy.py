@@ -128,4 +128,5 @@ def axes_beside_channels(norm: keras.layers.BatchNormalization, value: Any) -> l
 def _pool(pairs: list) -> dict[str, np.ndarray]:
     """Returns the mean and the variance over batches, of those of each batch."""
     means, variances = np.array(pairs).transpose(1, 0, 2)
-    return {"moving_mean": means.mean(0), "moving_variance": variances.mean(0) + means.var(0)}
+    with np.errstate(all="ignore"):  # what is not finite stays so, for the method to see
+        return {"moving_mean": means.mean(0), "moving_variance": variances.mean(0) + means.var(0)}

@@ -37,6 +37,35 @@ def test_arguments_hold_the_constants():
     assert any(isinstance(argument, np.floating) for argument in call.arguments)
 
 
+def test_the_calls_of_a_model_can_be_run_with_changes():
+    """As the model itself, masks included, and without a node more on its layers."""
+    inputs = {"words": keras.Input((4,), name="words"), "more": keras.Input((1,), name="more")}
+    x = keras.layers.Embedding(5, 3, mask_zero=True, name="embedding")(inputs["words"])
+    relu = keras.layers.ReLU(name="relu")
+    x = relu(relu(x) - 0.01)
+    x = keras.layers.GlobalAveragePooling1D(name="mean")(x)
+    x = keras.layers.Dropout(0.5)(keras.layers.Concatenate()([x, inputs["more"]]), training=True)
+    model = keras.Model(inputs, {"out": keras.layers.Dense(2, name="out")(x)})
+    data = {"words": np.array([[1, 2, 0, 0], [3, 0, 0, 0]]), "more": np.ones(2, "float32")}
+    nodes = [len(layer._inbound_nodes) for layer in model.layers]
+    shifted = model.get_layer("embedding").output
+
+    def change(tensor, value):
+        return value + 1.0 if tensor is shifted else value
+
+    outputs, values = keras_private.run_calls(model, data, lambda tensor, value: value)
+    expected = model(data, training=False)
+    np.testing.assert_allclose(outputs["out"], expected["out"], rtol=1e-6)
+    assert len(keras_private.standard_inputs(model, data)[0].shape) == 2
+    assert values[id(shifted)].shape == (2, 4, 3)
+    outputs, _ = keras_private.run_calls(model, data, change)
+    table = model.get_layer("embedding").embeddings
+    table.assign(table + 1.0)
+    expected = model(data, training=False)
+    np.testing.assert_allclose(outputs["out"], expected["out"], rtol=1e-5)
+    assert nodes == [len(layer._inbound_nodes) for layer in model.layers]
+
+
 def test_a_variable_takes_a_value_of_another_shape():
     variable = keras.Variable(np.ones((2, 3), "float32"))
     held = keras_private.resize(variable, np.zeros((2, 5), "float32"))

@@ -15,7 +15,7 @@ from keras_grow.layers import (
     GrowableDense,
     GrowableDepthwiseConv2D,
 )
-from keras_grow.methods.gradmax.fresh_weights import polar
+from keras_grow.methods.gradmax.fresh_weights import largest_singular_value, polar
 from keras_grow.methods.gradmax.method import GradMax
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -280,6 +280,14 @@ def test_polar_is_the_nearest_frame():
     np.testing.assert_allclose(frame @ frame.T, 4 * np.eye(3), atol=1e-12)
     others = [polar(rng.normal(size=(3, 5)), 2.0) for _ in range(50)]
     assert all(np.sum(frame * rows) >= np.sum(other * rows) for other in others)
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (40, 3), (1, 1)])
+def test_the_largest_singular_value(shape):
+    matrix = np.random.default_rng(0).normal(size=shape)
+    expected = np.linalg.svd(matrix, compute_uv=False)[0]
+    assert largest_singular_value(matrix) == pytest.approx(expected)
+    assert largest_singular_value(np.zeros(shape)) == 0
 
 
 def test_the_same_seed_finds_the_same():

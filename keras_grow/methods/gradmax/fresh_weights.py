@@ -96,3 +96,12 @@ def polar(rows: np.ndarray, norm: float) -> np.ndarray:
     left, _, right = np.linalg.svd(rows, full_matrices=False)
     result = left @ right
     return norm * result / np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
+
+
+def largest_singular_value(matrix: np.ndarray) -> float:
+    """Returns the spectral norm, by the smaller of the two Gram matrices; NaN where it is none."""
+    tall = matrix if len(matrix) >= matrix.shape[1] else matrix.T
+    gram = tall.T @ tall
+    if not np.all(np.isfinite(gram)):
+        return float("nan")
+    return float(np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0)))

@@ -13,7 +13,13 @@ from keras_grow.channels.graph import ChannelGraph
 from keras_grow.core.widening import Widening
 from keras_grow.methods.base import draw
 from keras_grow.methods.gradmax.fresh_norms import FoldedNorm, FreshNorms
-from keras_grow.methods.gradmax.fresh_weights import Arrays, FreshWeights, Widenings, polar
+from keras_grow.methods.gradmax.fresh_weights import (
+    Arrays,
+    FreshWeights,
+    Widenings,
+    largest_singular_value,
+    polar,
+)
 from keras_grow.methods.widened_copy import WidenedCopy, axes_beside_channels
 from keras_grow.utils.progress import Progress
 
@@ -108,7 +114,7 @@ class FreshNeurons:
         gradient = self._searched.matrix(gradients, widenings)
         if self.norms.folded:
             gradient += self.norms.gradients_through_means(gradients, widenings)
-        largest = np.linalg.norm(gradient, 2) or 1.0
+        largest = largest_singular_value(gradient) or 1.0
         inertia = _INERTIA * largest / self._length
         self._weights = polar(gradient + inertia * self._weights, self._length)
         self._probe = self._zero_side.zeros
