@@ -325,7 +325,7 @@ def _note_size(walk: Walk, layer: Any, row: Row, outputs: Channels | None, rank:
     size = getattr(layer, row.size, None) if row.size else None
     if outputs is None or size is None:
         return
-    if isinstance(size, int):
+    if not isinstance(size, (tuple, list)):
         walk.sizes.append((layer, row.size, None, outputs))
         return
     index = outputs.axis - rank

@@ -65,11 +65,12 @@ class WindowState(keras.metrics.Metric):
 
     def end_epoch(self) -> dict[str, float]:
         """Counts an epoch, and returns its means: 0 where the window was closed."""
-        steps = float(self.steps) or 1.0
-        means = {"penalty": float(self.penalty) / steps, "weight_drift": float(self.drift) / steps}
+        steps = _number(self.steps) or 1.0
+        means = {"penalty": _number(self.penalty), "weight_drift": _number(self.drift)}
+        means = {name: value / steps for name, value in means.items()}
         for variable in (self.penalty, self.drift, self.steps):
             variable.assign(0.0)
-        self.epochs_left.assign(max(int(self.epochs_left) - 1, 0))
+        self.epochs_left.assign(max(int(_number(self.epochs_left)) - 1, 0))
         return means
 
 
@@ -107,7 +108,7 @@ class PenaltyWindow:
     @property
     def epochs_left(self) -> int:
         """Number of epochs for which the penalty is still part of the training loss."""
-        return int(self.state.epochs_left)
+        return int(_number(self.state.epochs_left))
 
     def loss(self) -> Any:
         """Returns the penalty of the present weights, or zero outside the window.
@@ -144,8 +145,8 @@ class PenaltyWindow:
             "penalty": keras.saving.serialize_keras_object(self.penalty),
             "epochs_left": self.epochs_left,
             "sums": keras.ops.convert_to_numpy(state.sums).tolist(),
-            **{name: float(getattr(state, name)) for name in ("drift", "steps")},
-            "penalty_sum": float(state.penalty),
+            **{name: _number(getattr(state, name)) for name in ("drift", "steps")},
+            "penalty_sum": _number(state.penalty),
         }
 
     @classmethod
@@ -161,3 +162,8 @@ class PenaltyWindow:
 
 def _state(value, dtype: str) -> keras.Variable:
     return keras.Variable(value, dtype=dtype, trainable=False, aggregation="only_first_replica")
+
+
+def _number(variable: keras.Variable) -> float:
+    """Returns the value of a scalar, also of one that lives on several devices."""
+    return float(keras.ops.convert_to_numpy(variable))

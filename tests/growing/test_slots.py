@@ -11,7 +11,7 @@ from keras_grow.channels.graph import find_groups
 from keras_grow.core import keras_private
 from keras_grow.core.widening import Widening
 from keras_grow.growing.resizing import widen_model
-from keras_grow.methods import Net2Wider
+from keras_grow.methods import Net2Wider, Random
 
 optimizers = keras.optimizers
 
@@ -283,20 +283,22 @@ def test_fresh_slots_start_at_zero():
         assert np.all(kernel[..., 4:] == 0) and np.any(kernel[..., :4] != 0), name
 
 
-def test_fresh_accumulators_start_where_the_optimizer_starts_them():
-    record = _Recorder("adagrad")
+@pytest.mark.parametrize("name", ["adagrad", "ftrl"])
+def test_fresh_accumulators_start_where_the_optimizer_starts_them(name):
+    record = _Recorder(name)
     record.model.grow(0.5, "random")
     kernel = keras_private.slots_of(record.model.optimizer)["_accumulators"][0].numpy()
     np.testing.assert_allclose(kernel[..., 4:], 0.1)
 
 
-def test_averages_are_widened_like_weights():
+@pytest.mark.parametrize("method", [Net2Wider(noise=0.1, seed=0), Random(seed=0)])
+def test_averages_are_widened_like_weights(method):
     record = _Recorder("ema")
     model = record.model
     averages = keras_private.slots_of(model.optimizer)["_model_variables_moving_average"]
     for average, variable in zip(averages, model.trainable_variables, strict=True):
         average.assign(variable)
-    model.grow(0.5, Net2Wider(noise=0.1, seed=0))
+    model.grow(0.5, method)
     for average, variable in zip(averages, model.trainable_variables, strict=True):
         np.testing.assert_allclose(average.numpy(), variable.numpy(), rtol=1e-6, atol=1e-7)
 

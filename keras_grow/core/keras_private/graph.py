@@ -152,37 +152,39 @@ def check_calls(model: keras.Model, names: Container[str] | None = None) -> None
     Raises:
         ValueError: if a call fails, naming the operation.
     """
-    for node in _nodes_of(model):
-        if names is None or node.operation.name in names:
-            try:
-                _call_symbolically(node)
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise
-                kind = type(node.operation).__name__
-                shapes = [tuple(t.shape) for t in node.input_tensors]
-                raise ValueError(
-                    f"`{node.operation.name}` ({kind}) can't be called at the widths of this "
-                    f"growth: an argument or a weight of it holds a width that does not grow "
-                    f"along. Received: inputs of shape {shapes}; {error}"
-                ) from error
-
-
-def _call_symbolically(node: Any) -> None:
-    operation, tensors = node.operation, node.input_tensors
-
-    def call(values: Sequence) -> Any:
-        given = {id(t): value for t, value in zip(tensors, values, strict=True)}
-        args, kwargs = node.arguments.fill_in(given)
-        if "training" in inspect.signature(operation.call).parameters:
-            kwargs = {**kwargs, "training": True}  # as the model does where it trains
-        with released_gradients():
-            return operation(*args, **kwargs)
-
+    chosen = [n for n in _nodes_of(model) if names is None or n.operation.name in names]
+    tensors = {id(t): t for node in chosen for t in node.input_tensors}
     stand_ins = [
-        keras.KerasTensor(t.shape, t.dtype, sparse=t.sparse, record_history=False) for t in tensors
+        keras.KerasTensor(t.shape, t.dtype, sparse=t.sparse, record_history=False)
+        for t in tensors.values()
     ]
-    keras_backend.compute_output_spec(call, stand_ins)
+
+    def call_all(values: Sequence) -> None:
+        given = dict(zip(tensors, values, strict=True))
+        with released_gradients():
+            for node in chosen:
+                _call(node, given)
+
+    keras_backend.compute_output_spec(call_all, stand_ins)
+
+
+def _call(node: Any, given: dict[int, Any]) -> None:
+    """Calls the operation of a node on values for its inputs, or says that it can't."""
+    operation = node.operation
+    args, kwargs = node.arguments.fill_in(given)
+    if "training" in inspect.signature(operation.call).parameters:
+        kwargs = {**kwargs, "training": True}  # as the model does where it trains
+    try:
+        operation(*args, **kwargs)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        shapes = [tuple(t.shape) for t in node.input_tensors]
+        raise ValueError(
+            f"`{operation.name}` ({type(operation).__name__}) can't be called at the widths of "
+            "this growth: an argument or a weight of it holds a width that does not grow along. "
+            f"Received: inputs of shape {shapes}; {error}"
+        ) from error
 
 
 def _refresh_layer(layer: Any, input_shapes: Sequence[tuple]) -> None:
