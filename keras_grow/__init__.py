@@ -8,8 +8,10 @@ from keras_grow.callbacks.backup.callback import GrowthBackup
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.growth_schedules import At, Every, OnPlateau, Schedule
 from keras_grow.callbacks.tensorboard import GrowthTensorBoard
+from keras_grow.channels.layer_table import register_layer
 from keras_grow.core.widening import Widening
 from keras_grow.growing.events import GrowthEvent
+from keras_grow.growing.slots import register_slot
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import GrowableModel
 from keras_grow.penalty.similarity import SimilarityPenalty
@@ -32,6 +34,8 @@ __all__ = [
     "methods",
     "models",
     "plots",
+    "register_layer",
+    "register_slot",
     "schedules",
     "similarity",
 ]

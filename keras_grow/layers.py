@@ -2,7 +2,8 @@
 
 Each is its Keras layer under another name: it takes the same arguments, and a network computes
 the same with either. How a layer grows is written elsewhere, once for all of them: which axes of
-its variables carry channels in `roles.py`, what then happens to them in `widening.py`.
+its variables carry channels in `channels/layer_table.py`, what then happens to them in
+`core/widening.py`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from keras_grow.backend import fused_batch_norm
 class Growable:
     """Marks a Keras layer whose channels can be added to.
 
-    To make another layer growable, derive from this class and from the layer, and give the new
-    class its row in `roles.py`.
+    To make another layer growable, derive from this class and from the layer, and make the new
+    class known by `keras_grow.register_layer`.
 
     Attributes:
         width_argument: The constructor argument that holds the layer's width, or `None` for a

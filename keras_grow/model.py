@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from keras_grow.growing import conversion
 from keras_grow.growing.agreement import agreed
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.failures import check_finite, explained
-from keras_grow.growing.resizing import widen_model
+from keras_grow.growing.resizing import widened
+from keras_grow.growing.slots import check_slots
 from keras_grow.growing.weight_loading import all_or_nothing, check_save_path, check_shapes
 from keras_grow.methods import GrowthMethod
 from keras_grow.methods.base import check_choice
@@ -174,6 +174,7 @@ class GrowableModel(TrainSteps, keras.Model):
         sync_state(self)
         budget = plan_budget(graph, rate, max_params, max_widths)
         check_finite(self)
+        check_slots(self.optimizer)
         started = time.perf_counter()
         rng = np.random.default_rng([method.seed, len(self._growth_history)])
         data = self._data_for(method, data)
@@ -184,12 +185,9 @@ class GrowableModel(TrainSteps, keras.Model):
             if not widenings:
                 return None
             check_choice(method, budget, widenings)
-
-            def record(undo: ExitStack) -> None:
+            with widened(self, graph, widenings) as undo:
                 undo.callback(setattr, self, "_growth_history", self._growth_history)
                 self._record(graph, widenings, method, rate, epoch, (started, chosen))
-
-            widen_model(self, graph, widenings, record)
         return self._growth_history[-1]
 
     def _data_for(self, method: GrowthMethod, data: Any) -> ScoringData | None:
@@ -384,3 +382,22 @@ class GrowableModel(TrainSteps, keras.Model):
         model = super().from_config(config, custom_objects=custom_objects)
         model.set_growth_state(growth)
         return model
+
+
+def check_growable_model(model: Any, callback: str, otherwise: str = "") -> None:
+    """Refuses a model of another kind.
+
+    Args:
+        model: The model that `fit` trains.
+        callback: Name of the callback that it is for.
+        otherwise: What there is for other models.
+
+    Raises:
+        TypeError: if it is no `GrowableModel`.
+    """
+    if not isinstance(model, GrowableModel):
+        raise TypeError(
+            f"`{callback}` needs a `keras_grow.GrowableModel`. Convert the model with "
+            f"`keras_grow.GrowableModel.from_keras(model)` and compile the result{otherwise}. "
+            f"Received: a {type(model).__name__} (`{model.name}`)"
+        )

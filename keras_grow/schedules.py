@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -12,7 +11,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 
-from keras_grow.utils.checks import check_positive_int
+from keras_grow.utils.checks import check_number, check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="keras_grow")
@@ -52,7 +51,9 @@ class CosineRestarts(LearningRateSchedule):
         total_steps: int,
     ):
         super().__init__()
-        self.initial_learning_rate = _check_learning_rate(initial_learning_rate)
+        self.initial_learning_rate = check_number(
+            "initial_learning_rate", initial_learning_rate, positive=True
+        )
         self.total_steps = check_positive_int("total_steps", total_steps)
         self.growth_steps = _check_growth_steps(growth_steps, self.total_steps)
 
@@ -103,9 +104,11 @@ class HoldThenCosine(LearningRateSchedule):
         hold: float = 0.7,
     ):
         super().__init__()
-        self.initial_learning_rate = _check_learning_rate(initial_learning_rate)
+        self.initial_learning_rate = check_number(
+            "initial_learning_rate", initial_learning_rate, positive=True
+        )
         self.total_steps = check_positive_int("total_steps", total_steps)
-        self.hold = _check_number("hold", hold)
+        self.hold = check_number("hold", hold)
         if not 0 <= hold < 1:
             raise ValueError(f"`hold` must be at least 0 and below 1. Received: hold={hold}")
 
@@ -148,7 +151,7 @@ def get(
     >>> schedule.hold
     0.8
     """
-    rate = _check_learning_rate(initial_learning_rate)
+    rate = check_number("initial_learning_rate", initial_learning_rate, positive=True)
     total = check_positive_int("total_steps", total_steps)
     growths = _check_growth_steps(growth_steps, total)
     if name == "cosine":
@@ -163,24 +166,6 @@ def get(
 def _cosine(rate: float, progress):
     """Decays from the rate to zero along half a cosine while progress goes from 0 to 1."""
     return rate * 0.5 * (1 + ops.cos(math.pi * ops.clip(progress, 0.0, 1.0)))
-
-
-def _check_number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"`{name}` must be a number. Received: {name}={value!r} of type {type(value)}"
-        )
-    return float(value)
-
-
-def _check_learning_rate(value: Any) -> float:
-    rate = _check_number("initial_learning_rate", value)
-    if not math.isfinite(rate) or rate <= 0:
-        raise ValueError(
-            "`initial_learning_rate` must be a positive number. "
-            f"Received: initial_learning_rate={value}"
-        )
-    return rate
 
 
 def _check_growth_steps(growth_steps: Any, total_steps: int) -> list[int]:

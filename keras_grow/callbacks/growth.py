@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 
@@ -12,9 +11,11 @@ from keras_grow import methods
 from keras_grow.backend import collect_garbage
 from keras_grow.callbacks import growth_schedules
 from keras_grow.callbacks.growth_schedules import Schedule
+from keras_grow.channels.budget import share_of
+from keras_grow.channels.graph import count_weights
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.methods import GrowthMethod
-from keras_grow.model import GrowableModel
+from keras_grow.model import check_growable_model
 from keras_grow.penalty.similarity import SimilarityPenalty
 from keras_grow.utils import progress
 from keras_grow.utils.checks import check_ceilings, check_rate
@@ -83,12 +84,7 @@ class GrowthCallback(keras.callbacks.Callback):
 
     def set_model(self, model: keras.Model) -> None:
         """Takes the model that `fit` trains; refuses one that can't grow."""
-        if not isinstance(model, GrowableModel):
-            raise TypeError(
-                "`GrowthCallback` needs a `keras_grow.GrowableModel`. Convert the model with "
-                "`keras_grow.GrowableModel.from_keras(model)` and compile the result. Received: "
-                f"a {type(model).__name__} (`{model.name}`)"
-            )
+        check_growable_model(model, "GrowthCallback")
         if not model.widths:
             raise ValueError(f"Model `{model.name}` has nothing to grow.\n{model.growth_report()}")
         super().set_model(model)
@@ -148,7 +144,7 @@ class GrowthCallback(keras.callbacks.Callback):
         return f"{size} ({reached})" if reached else f"{size}: {self.rate} of them is less than one"
 
     def _shortfall(self, event: GrowthEvent) -> str:
-        wanted = int(self.rate * event.neurons_before + 1e-9)
+        wanted = share_of(self.rate, event.neurons_before)
         added = event.neurons_after - event.neurons_before
         return "" if added >= wanted else f" (a ceiling allows {added} of {wanted} neurons)"
 
@@ -166,7 +162,7 @@ class GrowthCallback(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         for name in ("penalty", "weight_drift"):
             logs.setdefault(name, 0.0)  # of epochs before the first growth
-        logs["params"] = sum(math.prod(v.shape) for v in self.model.trainable_variables)
+        logs["params"] = count_weights(self.model.trainable_variables)
         logs["similarity"] = self.model.similarity
         self.schedule.observe(epoch + 1, logs)
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras_grow.backend import sync_state
 from keras_grow.backend.tf_summaries import Summaries, check_tensorboard
 from keras_grow.channels.graph import find_groups
-from keras_grow.model import GrowableModel
+from keras_grow.model import check_growable_model
 from keras_grow.penalty.similarity import pair_similarities
 from keras_grow.penalty.window import penalised_kernels
 
@@ -61,11 +61,7 @@ class GrowthTensorBoard(keras.callbacks.Callback):
 
     def set_model(self, model: keras.Model) -> None:
         """Takes the model that `fit` trains; refuses one that can't grow."""
-        if not isinstance(model, GrowableModel):
-            raise TypeError(
-                "`GrowthTensorBoard` needs a `keras_grow.GrowableModel`. Received: "
-                f"a {type(model).__name__} (`{model.name}`)"
-            )
+        check_growable_model(model, "GrowthTensorBoard")
         super().set_model(model)
 
     def on_train_begin(self, logs=None) -> None:

@@ -107,8 +107,7 @@ def plan_budget(
                 f"{list(widths)}"
             )
     room = {name: max(_ceiling(name, max_widths) - width, 0) for name, width in widths.items()}
-    # 0.35 * 280 must be 98, whatever the rounding of 0.35 makes of it.
-    wanted = math.floor(rate * sum(widths.values()) + 1e-9)
+    wanted = share_of(rate, sum(widths.values()))
     neurons = int(min(wanted, sum(room.values())))
     if neurons > _MOST_NEURONS:
         raise ValueError(
@@ -120,6 +119,19 @@ def plan_budget(
         return max_params is None or count_parameters(graph, new) <= max_params
 
     return Budget(neurons, widths, room, affordable)
+
+
+def share_of(rate: float, neurons: int) -> int:
+    """Returns how many neurons a growth rate asks for.
+
+    Example:
+
+    >>> from keras_grow.channels.budget import share_of
+    >>> share_of(0.29, 100), int(0.29 * 100)
+    (29, 28)
+    """
+    # 0.29 * 100 must be 29, whatever the rounding of 0.29 makes of it.
+    return math.floor(rate * neurons + 1e-9)
 
 
 def _ceiling(name: str, max_widths: int | Mapping[str, int] | None) -> float:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import layers as kl
 
+from keras_grow.channels.layer_table import ROWS
 from keras_grow.core import keras_private
 from keras_grow.utils.checks import check_positive_int
 
@@ -84,52 +84,6 @@ def training_flops(model: keras.Model, examples: int) -> int:
     return _TRAINING_OVER_FORWARD * forward_flops(model) * examples
 
 
-def _dense(layer, inputs, outputs) -> int:
-    return layer.kernel.shape[0] * outputs
-
-
-def _convolution(layer, inputs, outputs) -> int:
-    return math.prod(layer.kernel.shape[:-1]) * outputs
-
-
-def _transposed_convolution(layer, inputs, outputs) -> int:
-    return math.prod(layer.kernel.shape[:-1]) * inputs
-
-
-def _depthwise_convolution(layer, inputs, outputs) -> int:
-    return math.prod(layer.kernel.shape[:-2]) * outputs
-
-
-def _separable_convolution(layer, inputs, outputs) -> int:
-    positions = outputs // layer.pointwise_kernel.shape[-1]
-    weights = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
-    return weights * positions
-
-
-def _nothing(layer, inputs, outputs) -> int:
-    return 0
-
-
-# Layer type -> number of multiply-adds per example, given the layer and the number of elements
-# that go in and come out.
-_MULTIPLY_ADDS: dict[type, Callable[[Any, int, int], int]] = {
-    kl.Dense: _dense,
-    kl.Conv1D: _convolution,
-    kl.Conv2D: _convolution,
-    kl.Conv3D: _convolution,
-    kl.Conv1DTranspose: _transposed_convolution,
-    kl.Conv2DTranspose: _transposed_convolution,
-    kl.Conv3DTranspose: _transposed_convolution,
-    kl.DepthwiseConv1D: _depthwise_convolution,
-    kl.DepthwiseConv2D: _depthwise_convolution,
-    kl.SeparableConv1D: _separable_convolution,
-    kl.SeparableConv2D: _separable_convolution,
-    # Weights with several axes, but one use of each per element; a look-up.
-    kl.PReLU: _nothing,
-    kl.LayerNormalization: _nothing,
-    kl.Normalization: _nothing,
-    kl.Embedding: _nothing,
-}
 # Products of activations with each other: nothing in their weights shows them.
 _UNKNOWN = (kl.Dot, kl.Attention, kl.AdditiveAttention)
 
@@ -139,8 +93,8 @@ def _call_flops(call: keras_private.Call) -> int:
     layer = call.operation
     if isinstance(layer, keras.Model):
         return forward_flops(layer)
-    rows = (_MULTIPLY_ADDS[kind] for kind in type(layer).__mro__ if kind in _MULTIPLY_ADDS)
-    count = next(rows, None)
+    rows = (ROWS[kind] for kind in type(layer).__mro__ if kind in ROWS)
+    count = next((row.multiply_adds for row in rows), None)
     if count is None:
         _check_cheap(layer)
         return 0
@@ -161,9 +115,10 @@ def _check_cheap(layer: Any) -> None:
     """Refuses a layer that may multiply matrices in a way that isn't known here."""
     weights = getattr(layer, "weights", ())
     if isinstance(layer, _UNKNOWN) or any(len(w.shape) > 1 for w in weights):
+        known = ", ".join(kind.__name__ for kind, row in ROWS.items() if row.multiply_adds)
         raise ValueError(
             f"The cost of layer `{layer.name}` of type {type(layer).__name__} isn't known. Known: "
-            f"{', '.join(kind.__name__ for kind in _MULTIPLY_ADDS)}, and layers without matrices."
+            f"{known}, and layers without matrices."
         )
 
 

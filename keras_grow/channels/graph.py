@@ -1,18 +1,19 @@
 """Channel groups: which channels of a Functional model belong together.
 
 One walk over the calls of the model, inputs first. Every symbolic tensor gets a map of the
-channels along its channel axis; a table by layer type (`keras_grow.roles`) says what a layer does
-to it. What the table doesn't know freezes the groups that it touches, with a reason to read.
+channels along its channel axis; the table of layers (`layer_table.py`) says what a layer does to
+it. What the table doesn't know freezes the groups that it touches, with a reason to read.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import keras
 
-from keras_grow.channels import layer_table as roles
+from keras_grow.channels.layer_table import acts_as, visit
 from keras_grow.channels.walk import Walk
 from keras_grow.core import keras_private
 from keras_grow.core.widening import AxisChannels, Segment
@@ -32,13 +33,26 @@ class VariableChannels:
         """Path of the variable in the model."""
         return self.variable.path
 
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is a layer's kernel: what inputs are multiplied with."""
+        return self.name == "kernel"
+
 
 @dataclass(frozen=True)
 class LayerSize:
-    """An attribute of a layer that holds how many channels it puts out, and which they are."""
+    """An attribute of a layer that holds how many channels it puts out, and which they are.
+
+    Attributes:
+        layer: The layer.
+        attribute: Name of the attribute.
+        index: Where the number lies in it, counted from the end, if it is a shape.
+        segments: The channels.
+    """
 
     layer: keras.layers.Layer
     attribute: str
+    index: int | None
     segments: tuple[Segment, ...]
 
 
@@ -95,6 +109,24 @@ class ChannelGraph:
             if axis.role in roles and any(s.group == group for s in axis.segments)
         ]
 
+    def kernels(self, group: str, *roles: str) -> list[tuple[VariableChannels, AxisChannels]]:
+        """Returns the kernels among what `touching` returns."""
+        return [(item, axis) for item, axis in self.touching(group, *roles) if item.is_kernel]
+
+    def normalisations(
+        self, group: str
+    ) -> dict[str, dict[str, tuple[VariableChannels, AxisChannels]]]:
+        """Returns the batch normalisations that carry a group.
+
+        Returns:
+            Name of the layer -> name of its variable -> the variable, with the axis.
+        """
+        found: dict[str, dict[str, tuple[VariableChannels, AxisChannels]]] = {}
+        for item, axis in self.touching(group, "through"):
+            if acts_as(item.layer) == "normalisation":
+                found.setdefault(item.layer.name, {})[item.name] = (item, axis)
+        return found
+
 
 def find_groups(model: keras.Model) -> ChannelGraph:
     """Finds the channel groups of a Functional model.
@@ -109,12 +141,25 @@ def find_groups(model: keras.Model) -> ChannelGraph:
     walk = Walk()
     for call in keras_private.calls_of(model):
         inputs = [walk.maps.get(id(tensor)) for tensor in call.inputs]
-        outputs = roles.visit(walk, call, inputs)
+        outputs = visit(walk, call, inputs)
         for tensor in call.outputs:
             walk.maps[id(tensor)] = outputs
     for tensor in model.outputs:
         walk.freeze([walk.maps.get(id(tensor))], "it is an output of the model")
     return _finish(model, walk)
+
+
+def count_weights(variables: Iterable[keras.Variable]) -> int:
+    """Counts the weights in variables.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_grow.channels.graph import count_weights
+    >>> count_weights([keras.Variable([1.0, 2.0]), keras.Variable([[3.0]])])
+    3
+    """
+    return sum(math.prod(v.shape) for v in variables)
 
 
 def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
@@ -137,9 +182,9 @@ def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
         if channels:
             variables.append(VariableChannels(layer, name, getattr(layer, name), channels))
     sizes = tuple(
-        LayerSize(layer, attribute, walk.named(channels.segments))
-        for layer, attribute, channels in walk.sizes
+        LayerSize(layer, attribute, index, walk.named(channels.segments))
+        for layer, attribute, index, channels in walk.sizes
     )
     resizable = {id(item.variable) for item in variables}
-    fixed = sum(math.prod(v.shape) for v in model.trainable_variables if id(v) not in resizable)
+    fixed = count_weights(v for v in model.trainable_variables if id(v) not in resizable)
     return ChannelGraph(model, groups, tuple(variables), sizes, walk.reasons, fixed)

@@ -1,21 +1,23 @@
-"""The table: what each layer type does to the channels that come in, and which axis of which of
-its variables carries them. A new layer is a row.
+"""The table of layers: one row per layer type holds all that the package knows of it.
+
+Everything else reads it: the walk that finds channel groups, the conversion to growable layers
+and back, the count of floating-point operations, and splitting, which looks for activations. What
+has no row freezes the channel groups that it touches, with a reason to read.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import keras
 from keras import layers as kl
 
 from keras_grow import layers as growable
+from keras_grow.channels import flow, products
 from keras_grow.channels.walk import Channels, Walk
 from keras_grow.core.keras_private import Call
-from keras_grow.core.widening import Segment
 
 # Activations that act on each channel alone; softmax and its kin mix them.
 ELEMENTWISE = frozenset(
@@ -30,8 +32,6 @@ _ELEMENTWISE_OPERATIONS = frozenset(
     "Negative Square Exp Cast".split()
 )
 _JOINING_OPERATIONS = frozenset("Add Subtract Multiply Maximum Minimum".split())
-
-Visit = Callable[[Walk, Call, list], "Channels | None"]
 
 
 @dataclass(frozen=True)
@@ -52,55 +52,285 @@ class Axes:
 
 
 @dataclass(frozen=True)
-class Role:
-    """What a layer type does to channels.
+class Row:
+    """What is known of a layer type.
 
     Attributes:
-        visit: Maps the channels that come in to those that go out.
+        flow: Maps the channels that come in to those that go out.
+        axis: Which axis of its input the layer takes its channels from, given the layer and the
+            rank; `None` where the axis is all one to it.
         variables: Name of each variable that channels run through -> its axes.
-        size: The attribute that holds the width that the layer puts out, if any.
+        size: The attribute that holds how many channels the layer puts out, as a number or as an
+            entry of a shape.
+        multiply_adds: How many multiply-adds a call takes per example, given the layer and the
+            numbers of elements that go in and come out; `None` for a layer without matrices.
+        twin: The layer's growable kind.
+        acts_as: What the layer is to a neuron: "linear" (it makes the neuron), "activation" (it
+            acts on each channel alone), "normalisation" or "idle" (it changes nothing when the
+            network isn't trained).
     """
 
-    visit: Visit
+    flow: Callable[[Walk, Call, flow.Inputs], Channels | None]
+    axis: Callable[[Any, int], int] | None = None
     variables: Mapping[str, Axes] = field(default_factory=dict)
     size: str | None = None
+    multiply_adds: Callable[[Any, int, int], int] | None = None
+    twin: type | None = None
+    acts_as: Literal["linear", "activation", "normalisation", "idle"] | None = None
 
 
-def visit(walk: Walk, call: Call, inputs: list) -> Channels | None:
-    """Takes one call into a walk, and returns the channels of its outputs."""
-    operation = call.operation
-    role = role_of(operation)
-    if role is None:
-        return _refuse(walk, call, inputs, _not_understood(operation))
-    if not role.variables:
-        return _note_size(walk, operation, role, role.visit(walk, call, inputs))
-    if id(operation) in walk.seen:  # a shared layer: the same channels come in each time
-        before, outputs = walk.seen[id(operation)]
-        for first, again in zip(before, inputs, strict=True):
-            walk.tie([first, again], f"`{operation.name}` is shared by inputs that differ")
-        return outputs
-    outputs = role.visit(walk, call, inputs)
-    walk.seen[id(operation)] = (inputs, _note_size(walk, operation, role, outputs))
-    for name, axes in role.variables.items():
-        walk.add_variable(operation, name, _along(axes, inputs[0], outputs))
-    _freeze_untouchable(walk, operation, [*inputs, outputs])
-    return outputs
+_DENSE = Row(
+    flow.dense,
+    axis=flow.last_axis,
+    variables={"kernel": Axes(input=-2, output=-1), "bias": Axes(output=-1)},
+    size="units",
+    multiply_adds=products.dense,
+    acts_as="linear",
+)
+_CONVOLUTION = Row(
+    flow.convolve,
+    axis=flow.format_axis,
+    variables={"kernel": Axes(input=-2, output=-1), "bias": Axes(output=-1)},
+    size="filters",
+    multiply_adds=products.convolution,
+    acts_as="linear",
+)
+_TRANSPOSED_CONVOLUTION = Row(
+    flow.convolve,
+    axis=flow.format_axis,
+    variables={"kernel": Axes(input=-1, output=-2), "bias": Axes(output=-1)},
+    size="filters",
+    multiply_adds=products.transposed_convolution,
+)
+_DEPTHWISE_CONVOLUTION = Row(
+    flow.depthwise,
+    axis=flow.format_axis,
+    variables={"kernel": Axes(through=-2), "bias": Axes(output=-1)},
+    multiply_adds=products.depthwise_convolution,
+)
+_SEPARABLE_CONVOLUTION = Row(flow.unknown, multiply_adds=products.separable_convolution)
+_BATCH_NORMALIZATION = Row(
+    flow.carry,
+    axis=flow.argument_axis,
+    variables={
+        "gamma": Axes(through=-1, fresh=1.0),
+        "beta": Axes(through=-1),
+        "moving_mean": Axes(through=-1),
+        "moving_variance": Axes(through=-1, fresh=1.0),
+        # With batch renormalisation:
+        "moving_stddev": Axes(through=-1, fresh=1.0),
+        "renorm_mean": Axes(through=-1),
+        "renorm_stddev": Axes(through=-1, fresh=1.0),
+    },
+    acts_as="normalisation",
+)
+_ACTIVATION = Row(flow.carry, acts_as="activation")
+_IDLE = Row(flow.carry, acts_as="idle")
+_DROPOUT = Row(flow.drop, size="noise_shape", acts_as="idle")
+_SPATIAL_DROPOUT = Row(flow.carry, axis=flow.format_axis, acts_as="idle")
+_POSITIONS = Row(flow.carry, axis=flow.format_axis)
+_GLOBAL_POOLING = Row(flow.pool_globally, axis=flow.format_axis)
+_MIXING = Row(flow.mix, multiply_adds=products.none)
+_JOIN = Row(flow.join)
+
+ROWS: dict[type, Row] = {
+    kl.Dense: replace(_DENSE, twin=growable.GrowableDense),
+    kl.Conv1D: _CONVOLUTION,
+    kl.Conv2D: replace(_CONVOLUTION, twin=growable.GrowableConv2D),
+    kl.Conv3D: _CONVOLUTION,
+    kl.Conv1DTranspose: _TRANSPOSED_CONVOLUTION,
+    kl.Conv2DTranspose: _TRANSPOSED_CONVOLUTION,
+    kl.Conv3DTranspose: _TRANSPOSED_CONVOLUTION,
+    kl.DepthwiseConv1D: _DEPTHWISE_CONVOLUTION,
+    kl.DepthwiseConv2D: replace(_DEPTHWISE_CONVOLUTION, twin=growable.GrowableDepthwiseConv2D),
+    kl.SeparableConv1D: _SEPARABLE_CONVOLUTION,
+    kl.SeparableConv2D: _SEPARABLE_CONVOLUTION,
+    kl.BatchNormalization: replace(_BATCH_NORMALIZATION, twin=growable.GrowableBatchNormalization),
+    kl.Activation: _ACTIVATION,
+    kl.ReLU: _ACTIVATION,
+    kl.LeakyReLU: _ACTIVATION,
+    kl.ELU: _ACTIVATION,
+    kl.PReLU: Row(
+        flow.slope,
+        axis=flow.last_axis,
+        variables={"alpha": Axes(through=-1)},
+        multiply_adds=products.none,
+        acts_as="activation",
+    ),
+    kl.Identity: _IDLE,
+    kl.ActivityRegularization: _IDLE,
+    kl.GaussianDropout: _IDLE,
+    kl.GaussianNoise: _IDLE,
+    kl.Dropout: _DROPOUT,
+    kl.AlphaDropout: _DROPOUT,
+    kl.SpatialDropout1D: _SPATIAL_DROPOUT,
+    kl.SpatialDropout2D: _SPATIAL_DROPOUT,
+    kl.SpatialDropout3D: _SPATIAL_DROPOUT,
+    kl.Rescaling: Row(flow.rescale),
+    kl.Resizing: _POSITIONS,
+    kl.MaxPooling1D: _POSITIONS,
+    kl.MaxPooling2D: _POSITIONS,
+    kl.MaxPooling3D: _POSITIONS,
+    kl.AveragePooling1D: _POSITIONS,
+    kl.AveragePooling2D: _POSITIONS,
+    kl.AveragePooling3D: _POSITIONS,
+    kl.ZeroPadding1D: _POSITIONS,
+    kl.ZeroPadding2D: _POSITIONS,
+    kl.ZeroPadding3D: _POSITIONS,
+    kl.UpSampling1D: _POSITIONS,
+    kl.UpSampling2D: _POSITIONS,
+    kl.UpSampling3D: _POSITIONS,
+    kl.Cropping1D: _POSITIONS,
+    kl.Cropping2D: _POSITIONS,
+    kl.Cropping3D: _POSITIONS,
+    kl.GlobalAveragePooling1D: _GLOBAL_POOLING,
+    kl.GlobalAveragePooling2D: _GLOBAL_POOLING,
+    kl.GlobalAveragePooling3D: _GLOBAL_POOLING,
+    kl.GlobalMaxPooling1D: _GLOBAL_POOLING,
+    kl.GlobalMaxPooling2D: _GLOBAL_POOLING,
+    kl.GlobalMaxPooling3D: _GLOBAL_POOLING,
+    kl.Flatten: Row(flow.flatten),
+    kl.Reshape: Row(flow.reshape, size="target_shape"),
+    kl.Permute: Row(flow.permute),
+    kl.Add: _JOIN,
+    kl.Subtract: _JOIN,
+    kl.Multiply: _JOIN,
+    kl.Average: _JOIN,
+    kl.Maximum: _JOIN,
+    kl.Minimum: _JOIN,
+    kl.Concatenate: Row(flow.concatenate),
+    kl.LayerNormalization: _MIXING,
+    kl.GroupNormalization: _MIXING,
+    kl.UnitNormalization: _MIXING,
+    kl.Softmax: _MIXING,
+    kl.Normalization: Row(flow.unknown, multiply_adds=products.none),
+    kl.Embedding: Row(flow.unknown, multiply_adds=products.none),
+}
+ROWS |= {row.twin: row for row in ROWS.values() if row.twin}
 
 
-def _note_size(walk: Walk, layer: Any, role: Role, outputs: Channels | None) -> Channels | None:
-    if role.size and outputs is not None:
-        walk.sizes.append((layer, role.size, outputs))
-    return outputs
-
-
-def role_of(operation: Any) -> Role | None:
+def row_of(operation: Any) -> Row | None:
     """Returns the row of an operation's type, or `None` where the table has none."""
-    if not isinstance(operation, kl.Layer):
-        name = type(operation).__name__
-        if name in _ELEMENTWISE_OPERATIONS:
-            return Role(_carry)
-        return Role(_join) if name in _JOINING_OPERATIONS else None
-    return ROLES.get(type(operation))
+    if isinstance(operation, kl.Layer):
+        return ROWS.get(type(operation))
+    name = type(operation).__name__
+    if name in _ELEMENTWISE_OPERATIONS:
+        return _ACTIVATION
+    return _JOIN if name in _JOINING_OPERATIONS else None
+
+
+def acts_as(operation: Any) -> str | None:
+    """Returns what an operation is to a neuron: see `Row.acts_as`."""
+    row = row_of(operation)
+    return None if row is None else row.acts_as
+
+
+def twins() -> dict[type, type]:
+    """Returns plain layer type -> growable layer type."""
+    return {kind: row.twin for kind, row in ROWS.items() if row.twin not in (None, kind)}
+
+
+def register_layer(kind: type, like: type) -> None:
+    """Says that a layer type of one's own does to its channels what a known one does.
+
+    What has the same name in both must mean the same: the variables that channels run through
+    (`kernel`, `bias`, `gamma`), and the width (`units`, `filters`). A layer that acts on each
+    channel alone, without weights, is like `keras.layers.ReLU`. A class that derives from
+    `keras_grow.layers.Growable` and from `like` becomes its growable kind, for
+    `GrowableModel.from_keras` and `to_keras` too, where it has none yet.
+
+    Args:
+        kind: The class of the layer.
+        like: The class of a layer that the package knows.
+
+    Raises:
+        TypeError: if `kind` is no class of layers.
+        ValueError: if `like` is not known.
+
+    Example:
+
+    >>> import keras, keras_grow
+    >>> class Sine(keras.layers.Layer):
+    ...     def call(self, inputs):
+    ...         return keras.ops.sin(inputs)
+    >>> keras_grow.register_layer(Sine, like=keras.layers.ReLU)
+    >>> inputs = keras.Input((8,))
+    >>> x = Sine()(keras_grow.layers.GrowableDense(4, name="hidden")(inputs))
+    >>> keras_grow.GrowableModel(inputs, keras.layers.Dense(3)(x)).widths
+    {'hidden': 4}
+    """
+    if not (isinstance(kind, type) and issubclass(kind, kl.Layer)):
+        raise TypeError(f"`kind` must be a class of Keras layers. Received: kind={kind!r}")
+    if like not in ROWS:
+        raise ValueError(
+            "`like` must be the class of a layer whose channels are understood: "
+            f"{', '.join(known.__name__ for known in ROWS)}. Received: like={like!r}"
+        )
+    row = ROWS[like]
+    if row.twin is None and issubclass(kind, growable.Growable) and issubclass(kind, like):
+        row = ROWS[like] = replace(row, twin=kind)
+    ROWS[kind] = row
+
+
+def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None:
+    """Takes one call into a walk, and returns the channels of its outputs."""
+    layer, row = call.operation, row_of(call.operation)
+    if row is None:
+        if getattr(layer, "trainable_weights", ()):  # nothing in it grows, whatever comes in
+            walk.reasons[layer.name] = flow.reason_unknown(layer)
+        return flow.unknown(walk, call, inputs)
+    inputs = _entering(walk, row, call, inputs)
+    if id(layer) in walk.seen:
+        return _visit_again(walk, call, inputs)
+    outputs = row.flow(walk, call, inputs)
+    reason = _activation_reason(layer)
+    if reason:
+        walk.freeze([outputs], reason)
+    if row.variables or getattr(layer, row.size or "", None) is not None:
+        walk.seen[id(layer)] = (inputs, outputs, _rank(call))
+    _note_size(walk, layer, row, outputs, _rank(call))
+    for name, axes in row.variables.items():
+        walk.add_variable(layer, name, _along(axes, inputs[0], outputs))
+    if row.variables:
+        _freeze_untouchable(walk, layer, [*inputs, outputs])
+    return outputs
+
+
+def _entering(walk: Walk, row: Row, call: Call, inputs: flow.Inputs) -> flow.Inputs:
+    """Returns the channels that come in along the axis that a layer takes its channels from."""
+    layer, channels = call.operation, inputs[0]
+    if row.axis is None or channels is None:
+        return inputs
+    if channels.axis == row.axis(layer, len(call.inputs[0].shape)):
+        return inputs
+    walk.refuse(layer, inputs, f"`{layer.name}` takes its channels from another axis than theirs")
+    return [None] * len(inputs)
+
+
+def _visit_again(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None:
+    """A shared layer: the same channels come in each time."""
+    layer = call.operation
+    before, outputs, rank = walk.seen[id(layer)]
+    reason = f"`{layer.name}` is shared by inputs that differ"
+    for first, again in zip(before, inputs, strict=True):
+        walk.tie([first, again], reason)
+    if _rank(call) == rank:
+        return outputs
+    walk.freeze([*inputs, outputs], reason)
+    return None
+
+
+def _note_size(walk: Walk, layer: Any, row: Row, outputs: Channels | None, rank: int) -> None:
+    """Notes the attribute that holds the width; what is -1 or None follows by itself."""
+    size = getattr(layer, row.size, None) if row.size else None
+    if outputs is None or size is None:
+        return
+    if isinstance(size, int):
+        walk.sizes.append((layer, row.size, None, outputs))
+        return
+    index = outputs.axis - rank
+    if len(size) >= -index and size[index] == outputs.width:
+        walk.sizes.append((layer, row.size, index, outputs))
 
 
 def _along(axes: Axes, inputs: Channels | None, outputs: Channels | None) -> list[tuple]:
@@ -116,19 +346,6 @@ def _along(axes: Axes, inputs: Channels | None, outputs: Channels | None) -> lis
     ]
 
 
-def _not_understood(operation: Any) -> str:
-    kind = type(operation).__name__
-    if isinstance(operation, keras.Model):
-        return f"`{operation.name}` is a model inside the model: call its layers one by one instead"
-    return f"what `{operation.name}` ({kind}) does to its channels isn't known"
-
-
-def _refuse(walk: Walk, call: Call, inputs: list, reason: str) -> None:
-    """Freezes what goes in; what comes out is of fixed width."""
-    walk.freeze(inputs, reason)
-    walk.reasons[call.operation.name] = reason
-
-
 def _freeze_untouchable(walk: Walk, layer: kl.Layer, maps: list) -> None:
     """Freezes the groups around a layer whose variables must not be resized."""
     if not layer.trainable:
@@ -137,258 +354,34 @@ def _freeze_untouchable(walk: Walk, layer: kl.Layer, maps: list) -> None:
         walk.freeze(maps, f"`{layer.name}` is quantized or has LoRA weights")
 
 
-def _channel_axis(layer: kl.Layer, rank: int) -> int:
-    """Returns the channel axis of a layer with a data format."""
-    return 1 if getattr(layer, "data_format", "channels_last") == "channels_first" else rank - 1
+def _activation_reason(layer: Any) -> str | None:
+    """Says why a layer's activation keeps its channels from growing, if it does."""
+    activation = getattr(layer, "activation", None)
+    if activation is None or _acts_alone(activation):
+        return None
+    name, row = getattr(activation, "__name__", type(activation).__name__), row_of(activation)
+    if getattr(activation, "weights", ()) or (row and row.variables):
+        return (
+            f"the activation '{name}' of `{layer.name}` has weights, which can't grow inside "
+            "another layer: call it as a layer of its own"
+        )
+    return f"the activation '{name}' of `{layer.name}` isn't known to act on each channel alone"
+
+
+def _acts_alone(activation: Any) -> bool:
+    """Tells whether an activation is known to act on each channel alone, without weights."""
+    if not isinstance(activation, kl.Layer):
+        name = getattr(activation, "__name__", None)
+        return name in ELEMENTWISE and activation is getattr(keras.activations, name, None)
+    row = row_of(activation)
+    return (
+        row is not None
+        and row.acts_as in ("activation", "idle")
+        and not row.variables
+        and not getattr(activation, row.size or "", None)
+        and _activation_reason(activation) is None
+    )
 
 
 def _rank(call: Call) -> int:
     return len(call.outputs[0].shape)
-
-
-def _activation_reason(layer: kl.Layer) -> str | None:
-    """Says why a layer's activation keeps its channels from growing, if it does."""
-    activation = getattr(layer, "activation", None)
-    name = getattr(activation, "__name__", type(activation).__name__)
-    known = activation is None or isinstance(activation, kl.Layer)
-    if known or (name in ELEMENTWISE and activation is getattr(keras.activations, name, None)):
-        return None
-    return f"the activation '{name}' of `{layer.name}` isn't known to act on each channel alone"
-
-
-def _produce(walk: Walk, call: Call, inputs: list, width: int, axis: int) -> Channels:
-    """A layer that sums over the channels that come in, and puts out new ones."""
-    layer = call.operation
-    if inputs[0] is not None and inputs[0].axis != axis:
-        walk.freeze(inputs, f"`{layer.name}` does not sum over their axis")
-    outputs = walk.produce(layer, width, axis)
-    reason = _activation_reason(layer)
-    if reason:
-        walk.freeze([outputs], reason)
-    return outputs
-
-
-def _dense(walk: Walk, call: Call, inputs: list) -> Channels:
-    return _produce(walk, call, inputs, call.operation.units, _rank(call) - 1)
-
-
-def _convolve(walk: Walk, call: Call, inputs: list) -> Channels:
-    layer = call.operation
-    outputs = _produce(walk, call, inputs, layer.filters, _channel_axis(layer, _rank(call)))
-    if getattr(layer, "groups", 1) > 1:
-        walk.freeze([*inputs, outputs], f"`{layer.name}` is a grouped convolution")
-    return outputs
-
-
-def _carry(walk: Walk, call: Call, inputs: list) -> Channels | None:
-    """A layer that does the same to every channel, whatever their number."""
-    channels = inputs[0]
-    if len(inputs) > 1:
-        return _refuse(walk, call, inputs, _not_understood(call.operation))
-    reason = _activation_reason(call.operation)
-    if reason:
-        walk.freeze(inputs, reason)
-    walk.carry(call.operation, channels)
-    return channels
-
-
-def _carry_in_format(walk: Walk, call: Call, inputs: list) -> Channels | None:
-    """A layer that works on the axes beside the channel axis: pooling, padding, upsampling."""
-    channels, layer = inputs[0], call.operation
-    if channels and channels.axis != _channel_axis(layer, len(call.inputs[0].shape)):
-        return _refuse(walk, call, inputs, f"`{layer.name}` works along their axis")
-    return _carry(walk, call, inputs)
-
-
-def _normalise(walk: Walk, call: Call, inputs: list) -> Channels | None:
-    """Batch normalisation: each channel by its own statistics."""
-    channels, layer = inputs[0], call.operation
-    if channels and layer.axis % _rank(call) != channels.axis:
-        return _refuse(walk, call, inputs, f"`{layer.name}` normalises another axis")
-    return _carry(walk, call, inputs)
-
-
-def _depthwise(walk: Walk, call: Call, inputs: list) -> Channels | None:
-    """A depthwise convolution: `depth_multiplier` channels out for each one in."""
-    layer = call.operation
-    channels = _carry_in_format(walk, call, inputs)
-    if channels is None or layer.depth_multiplier == 1:
-        return channels
-    segments = (s._replace(repeat=s.repeat * layer.depth_multiplier) for s in channels.segments)
-    return Channels(channels.axis, tuple(segments))
-
-
-def _parametric(walk: Walk, call: Call, inputs: list) -> Channels | None:
-    """PReLU: a slope per channel, unless the channel axis is shared."""
-    channels, layer = inputs[0], call.operation
-    if channels and (
-        channels.axis != _rank(call) - 1 or channels.axis in (layer.shared_axes or ())
-    ):
-        return _refuse(walk, call, inputs, f"`{layer.name}` shares its slope between them")
-    return _carry(walk, call, inputs)
-
-
-def _pool_globally(walk: Walk, call: Call, inputs: list) -> Channels | None:
-    channels = _carry_in_format(walk, call, inputs)
-    if channels is None or call.operation.keepdims:
-        return channels
-    return Channels(1, channels.segments)
-
-
-def _mixes_channels(walk: Walk, call: Call, inputs: list) -> None:
-    layer = call.operation
-    return _refuse(walk, call, inputs, f"`{layer.name}` ({type(layer).__name__}) mixes channels")
-
-
-def _spread(walk: Walk, call: Call, inputs: list) -> Channels | None:
-    """Flatten: the channels once per position, or each of them once for all positions."""
-    channels, layer = inputs[0], call.operation
-    if channels is None:
-        return None
-    shape = call.inputs[0].shape
-    positions = [size for axis, size in enumerate(shape) if axis not in (0, channels.axis)]
-    last = channels.axis == len(shape) - 1
-    # Flatten moves the channels of "channels_first" to the end before it flattens.
-    moved = getattr(layer, "data_format", None) == "channels_first" and channels.axis == 1
-    if None in positions or not (last or moved or channels.axis == 1):
-        return _refuse(walk, call, inputs, f"`{layer.name}` flattens a shape that is not known")
-    walk.carry(layer, channels)
-    count = math.prod(positions)
-    if last or moved:
-        return Channels(1, channels.segments * count)
-    return Channels(1, tuple(s._replace(repeat=s.repeat * count) for s in channels.segments))
-
-
-def _reshape(walk: Walk, call: Call, inputs: list) -> Channels | None:
-    """Reshape: understood where it flattens everything or keeps the last axis."""
-    channels, layer = inputs[0], call.operation
-    if channels is None:
-        return None
-    before, after = call.inputs[0].shape, call.outputs[0].shape
-    if len(after) == 2:
-        return _spread(walk, call, inputs)
-    if channels.axis != len(before) - 1 or before[-1] != after[-1]:
-        return _refuse(walk, call, inputs, f"`{layer.name}` reshapes the channel axis")
-    walk.carry(layer, channels)
-    return Channels(len(after) - 1, channels.segments)
-
-
-def _permute(walk: Walk, call: Call, inputs: list) -> Channels | None:
-    channels, layer = inputs[0], call.operation
-    if channels is None:
-        return None
-    walk.carry(layer, channels)
-    return Channels(1 + tuple(layer.dims).index(channels.axis), channels.segments)
-
-
-def _join(walk: Walk, call: Call, inputs: list) -> Channels | None:
-    """Addition and its kin: channel i of one input meets channel i of the other."""
-    name = call.operation.name
-    ranks = {len(tensor.shape) for tensor in call.inputs}
-    if len(ranks) > 1 or any(_is_fixed_array(argument) for argument in call.arguments):
-        return _refuse(walk, call, inputs, f"`{name}` joins them with an array of fixed shape")
-    tied = walk.tie(inputs, f"`{name}` joins them with channels that can't grow alike")
-    walk.carry(call.operation, tied)
-    return tied
-
-
-def _is_fixed_array(argument: Any) -> bool:
-    """Tells whether an argument of a call is a constant with a shape of its own."""
-    symbolic = isinstance(argument, keras.KerasTensor)
-    return not symbolic and math.prod(getattr(argument, "shape", ())) > 1
-
-
-def _concatenate(walk: Walk, call: Call, inputs: list) -> Channels | None:
-    """Concatenation: the channels side by side."""
-    known = [channels for channels in inputs if channels is not None]
-    if not known:
-        return None
-    rank, layer = _rank(call), call.operation
-    axis = layer.axis % rank
-    if any(channels.axis != axis for channels in known):
-        tied = walk.tie(inputs, f"`{layer.name}` joins them along another axis")
-        walk.carry(layer, tied)
-        return tied
-    segments: tuple[Segment, ...] = ()
-    for tensor, channels in zip(call.inputs, inputs, strict=True):
-        fixed = (Segment(None, tensor.shape[axis]),)
-        segments += fixed if channels is None else channels.segments
-    outputs = Channels(axis, segments)
-    walk.carry(layer, outputs)
-    return outputs
-
-
-_KERNEL = {"kernel": Axes(input=-2, output=-1), "bias": Axes(output=-1)}
-_TRANSPOSED = {"kernel": Axes(input=-1, output=-2), "bias": Axes(output=-1)}
-_DEPTHWISE = {"kernel": Axes(through=-2), "bias": Axes(output=-1)}
-_STATISTICS = {
-    "gamma": Axes(through=-1, fresh=1.0),
-    "beta": Axes(through=-1),
-    "moving_mean": Axes(through=-1),
-    "moving_variance": Axes(through=-1, fresh=1.0),
-    # With batch renormalisation:
-    "moving_stddev": Axes(through=-1, fresh=1.0),
-    "renorm_mean": Axes(through=-1),
-    "renorm_stddev": Axes(through=-1, fresh=1.0),
-}
-
-
-def _named(names: str) -> tuple[type, ...]:
-    """Returns Keras layers by their names."""
-    return tuple(getattr(kl, name) for name in names.split())
-
-
-_DIMENSIONS = ("1D", "2D", "3D")
-_PER_POSITION = "MaxPooling AveragePooling ZeroPadding UpSampling Cropping SpatialDropout".split()
-
-_ROWS: list[tuple[tuple[type, ...], Role]] = [
-    (
-        (*_named("Dense"), growable.GrowableDense),
-        Role(_dense, _KERNEL, "units"),
-    ),
-    (
-        (*_named("Conv1D Conv2D Conv3D"), growable.GrowableConv2D),
-        Role(_convolve, _KERNEL, "filters"),
-    ),
-    (
-        _named("Conv1DTranspose Conv2DTranspose Conv3DTranspose"),
-        Role(_convolve, _TRANSPOSED, "filters"),
-    ),
-    (
-        (*_named("DepthwiseConv1D DepthwiseConv2D"), growable.GrowableDepthwiseConv2D),
-        Role(_depthwise, _DEPTHWISE),
-    ),
-    (
-        (*_named("BatchNormalization"), growable.GrowableBatchNormalization),
-        Role(_normalise, _STATISTICS),
-    ),
-    (_named("PReLU"), Role(_parametric, {"alpha": Axes(through=-1)})),
-    (
-        _named(
-            "Activation ReLU LeakyReLU ELU Identity ActivityRegularization Dropout AlphaDropout "
-            "GaussianDropout GaussianNoise"
-        ),
-        Role(_carry),
-    ),
-    (
-        _named("Resizing " + " ".join(name + n for name in _PER_POSITION for n in _DIMENSIONS)),
-        Role(_carry_in_format),
-    ),
-    (
-        _named(
-            " ".join(f"Global{kind}Pooling{n}" for kind in ("Average", "Max") for n in _DIMENSIONS)
-        ),
-        Role(_pool_globally),
-    ),
-    (_named("Flatten"), Role(_spread)),
-    (_named("Reshape"), Role(_reshape, size="target_shape")),
-    (_named("Permute"), Role(_permute)),
-    (_named("Add Subtract Multiply Average Maximum Minimum"), Role(_join)),
-    (_named("Concatenate"), Role(_concatenate)),
-    (
-        _named("LayerNormalization GroupNormalization UnitNormalization Softmax"),
-        Role(_mixes_channels),
-    ),
-]
-
-ROLES: dict[type, Role] = {kind: role for kinds, role in _ROWS for kind in kinds}

@@ -25,6 +25,11 @@ class Channels:
     axis: int
     segments: tuple[Segment, ...]
 
+    @property
+    def width(self) -> int:
+        """Number of positions along the axis."""
+        return sum(s.width * s.repeat for s in self.segments)
+
 
 class _Space:
     """Channels that a layer produces, during the walk."""
@@ -44,8 +49,9 @@ class Walk:
         self.parents: list[int] = []
         self.maps: dict[int, Channels | None] = {}
         self.variables: list[tuple[Any, str, list[tuple]]] = []
-        self.seen: dict[int, tuple[list, Channels | None]] = {}
-        self.sizes: list[tuple[Any, str, Channels]] = []
+        # Layers that can't be called on channels of another number: inputs, outputs, rank.
+        self.seen: dict[int, tuple[list, Channels | None, int]] = {}
+        self.sizes: list[tuple[Any, str, int | None, Channels]] = []
         self.reasons: dict[str, str] = {}
 
     def produce(self, layer: keras.layers.Layer, width: int, axis: int) -> Channels:
@@ -81,6 +87,13 @@ class Walk:
         for channels in maps:
             for space in self.spaces_of(channels):
                 space.reason = space.reason or reason
+
+    def refuse(self, layer: Any, inputs: Iterable[Channels | None], reason: str) -> None:
+        """Freezes what goes into a layer; what comes out is of fixed width."""
+        known = [channels for channels in inputs if channels is not None]
+        self.freeze(known, reason)
+        if known:
+            self.reasons[layer.name] = reason
 
     def carry(self, layer: Any, channels: Channels | None) -> None:
         """Notes that a layer carries the channels."""
@@ -124,7 +137,8 @@ class Walk:
 
     def add_variable(self, layer, name: str, axes: list[tuple[int, Channels, str, float]]) -> None:
         """Notes that channels run through a variable: (axis, channels, role, fresh value) each."""
-        if getattr(layer, name, None) is not None:
+        # With LoRA or quantized, `kernel` is computed: the layer is frozen, and nothing is to do.
+        if isinstance(getattr(layer, name, None), keras.Variable):
             self.variables.append((layer, name, axes))
 
     def named(self, segments: Iterable[Segment]) -> tuple[Segment, ...]:

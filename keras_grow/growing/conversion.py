@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from keras_grow import layers
-
-_GROWABLE = {
-    keras.layers.Dense: layers.GrowableDense,
-    keras.layers.Conv2D: layers.GrowableConv2D,
-    keras.layers.DepthwiseConv2D: layers.GrowableDepthwiseConv2D,
-    keras.layers.BatchNormalization: layers.GrowableBatchNormalization,
-}
-_PLAIN = {growable: plain for plain, growable in _GROWABLE.items()}
+from keras_grow.channels.layer_table import twins
 
 
 def with_growable_layers(model: keras.Model) -> keras.Model:
@@ -36,12 +28,12 @@ def with_growable_layers(model: keras.Model) -> keras.Model:
         )
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0])
-    return _convert(model, _GROWABLE)
+    return _convert(model, twins())
 
 
 def with_plain_layers(model: keras.Model) -> keras.Model:
     """Returns a copy of a model, of plain Keras layers, weights kept."""
-    return _convert(model, _PLAIN)
+    return _convert(model, {growable: plain for plain, growable in twins().items()})
 
 
 def _convert(model: keras.Model, table: dict[type, type]) -> keras.Model:

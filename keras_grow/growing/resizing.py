@@ -5,9 +5,8 @@ If anything fails on the way, the model and its optimizer are put back as they w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import keras
 import numpy as np
@@ -18,39 +17,69 @@ from keras_grow.core import keras_private
 from keras_grow.core.widening import Widening, by_group, group_positions, widen_array
 from keras_grow.growing.slots import WidenedVariable, widen_slots
 
+Values = Sequence[tuple[keras.Variable, np.ndarray]]
+Sizes = Sequence[tuple[LayerSize, int | tuple]]
 
-def widen_model(
-    model: keras.Model,
-    graph: ChannelGraph,
-    widenings: Sequence[Widening],
-    record: Callable[[ExitStack], None] | None = None,
-) -> None:
-    """Widens channel groups of a model, with all that depends on their width.
 
-    Variables, optimizer and layers stay the same objects.
+@contextmanager
+def widened(
+    model: keras.Model, graph: ChannelGraph, widenings: Sequence[Widening]
+) -> Iterator[ExitStack]:
+    """Widens channel groups of a model, with all that depends on their width, or changes nothing.
+
+    Variables, optimizer and layers stay the same objects. Whatever is raised in the body, an
+    interrupt included, undoes it all.
 
     Args:
         model: The model.
         graph: Its channel groups, as `find_groups(model)` returns them.
         widenings: At most one widening per group.
-        record: Called when all is swapped in, with what to do if the growth fails after all: a
-            stack to which it adds how to undo what it does.
+
+    Yields:
+        The stack of what is called to undo it: the body adds how to undo what it does itself.
 
     Raises:
-        ValueError: if a widening does not fit its group. Nothing is changed then.
+        ValueError: if a widening does not fit its group, or a layer can't be called at its new
+            width. Nothing is changed then.
     """
+    with ExitStack() as undo:
+        _swap_in(undo, model, *_computed(model, graph, widenings))
+        keras_private.check_calls(model, _names_around(graph, {w.group for w in widenings}))
+        yield undo
+        undo.pop_all()
+
+
+def widen_model(model: keras.Model, graph: ChannelGraph, widenings: Sequence[Widening]) -> None:
+    """Widens a copy of a model, or a model to widths that it has had: see `widened`.
+
+    It isn't tried whether the layers can be called.
+    """
+    with ExitStack() as undo:
+        _swap_in(undo, model, *_computed(model, graph, widenings))
+        undo.pop_all()
+
+
+def _computed(
+    model: keras.Model, graph: ChannelGraph, widenings: Sequence[Widening]
+) -> tuple[Values, Sizes]:
+    """Returns the new values of variables and slots, and of the layers' sizes."""
     chosen = by_group(widenings)
     _check(graph, chosen)
     variables = _widen_variables(graph, chosen)
-    optimizer = getattr(model, "optimizer", None)  # none before `compile`
-    slots = widen_slots(optimizer, variables, chosen)
-    values = [(item.variable, item.after) for item in variables] + slots
+    slots = widen_slots(getattr(model, "optimizer", None), variables, chosen)
     sizes = [
         (size, _resized(size, chosen))
         for size in graph.sizes
         if any(s.group in chosen for s in size.segments)
     ]
-    _swap_in(model, optimizer, values, sizes, record or (lambda undo: None))
+    return [(item.variable, item.after) for item in variables] + slots, sizes
+
+
+def _names_around(graph: ChannelGraph, groups: Collection[str]) -> set[str]:
+    """Returns the names of the layers that produce, carry or sum over channels of some groups."""
+    names = {name for group in groups for name in graph.groups[group].layers}
+    readers = (item for group in groups for item, _ in graph.touching(group, "input"))
+    return names | {item.layer.name for item in readers}
 
 
 def _check(graph: ChannelGraph, chosen: dict[str, Widening]) -> None:
@@ -98,54 +127,46 @@ def _widen_variables(graph: ChannelGraph, chosen: dict[str, Widening]) -> list[W
     for item in graph.variables:
         if any(s.group in chosen for axis in item.axes for s in axis.segments):
             before = item.variable.numpy()
-            copied = widen_array(before, item.axes, chosen)
             after = widen_array(before, item.axes, chosen, path=item.path)
             if not np.all(np.isfinite(after)) and np.all(np.isfinite(before)):
                 raise ValueError(
                     f"The new values of variable '{item.path}' must be finite. Received NaN or "
                     f"infinite values from the widening of {list(chosen)}; the model is unchanged."
                 )
-            result.append(WidenedVariable(item.variable, item.axes, before, after, copied))
+            result.append(WidenedVariable(item.variable, item.axes, before, after))
     return result
 
 
 def _resized(size: LayerSize, chosen: dict[str, Widening]) -> int | tuple:
-    """Returns the new value of a layer's size attribute (`filters`, `target_shape`)."""
+    """Returns the new value of a layer's size attribute (`filters`, `noise_shape`)."""
     width = sum(
         (chosen[s.group].width if s.group in chosen else s.width) * s.repeat for s in size.segments
     )
-    present = getattr(size.layer, size.attribute)
-    if isinstance(present, (tuple, list)):  # Reshape: -1 follows by itself
-        return (*present[:-1], present[-1] if present[-1] == -1 else width)
-    return width
+    if size.index is None:
+        return width
+    shape = list(getattr(size.layer, size.attribute))
+    shape[size.index] = width
+    return tuple(shape)
 
 
-def _swap_in(
-    model: keras.Model,
-    optimizer: Any,
-    values: Sequence[tuple[keras.Variable, np.ndarray]],
-    sizes: Sequence[tuple[LayerSize, int | tuple]],
-    record: Callable[[ExitStack], None],
-) -> None:
-    """Replaces values and sizes; on any failure undoes what was done, in reverse.
+def _swap_in(undo: ExitStack, model: keras.Model, values: Values, sizes: Sizes) -> None:
+    """Replaces values and sizes.
 
     How to undo a step is noted before the step is taken: an interrupt can come between any two.
     """
-    with ExitStack() as undo:
-        undo.callback(keras_private.forget_compiled_functions, model)
-        undo.callback(keras_private.refresh_shapes, model)
-        for part in keras_private.optimizers_of(optimizer):
-            undo.callback(keras_private.put_back_keys, part, keras_private.keys_of(part))
-        with strategy_scope(model):
-            for variable, value in values:
-                undo.callback(keras_private.put_back, keras_private.hold(variable))
-                keras_private.resize(variable, value)
-        for size, value in sizes:
-            undo.callback(setattr, size.layer, size.attribute, getattr(size.layer, size.attribute))
-            setattr(size.layer, size.attribute, value)
-        for part in keras_private.optimizers_of(optimizer):
-            keras_private.rekey(part)
-        keras_private.refresh_shapes(model)
-        keras_private.forget_compiled_functions(model)
-        record(undo)
-        undo.pop_all()
+    optimizers = list(keras_private.optimizers_of(getattr(model, "optimizer", None)))
+    undo.callback(keras_private.forget_compiled_functions, model)
+    undo.callback(keras_private.refresh_shapes, model)
+    for part in optimizers:
+        undo.callback(keras_private.put_back_keys, part, keras_private.keys_of(part))
+    with strategy_scope(model):
+        for variable, value in values:
+            undo.callback(keras_private.put_back, keras_private.hold(variable))
+            keras_private.resize(variable, value)
+    for size, value in sizes:
+        undo.callback(setattr, size.layer, size.attribute, getattr(size.layer, size.attribute))
+        setattr(size.layer, size.attribute, value)
+    for part in optimizers:
+        keras_private.rekey(part)
+    keras_private.refresh_shapes(model)
+    keras_private.forget_compiled_functions(model)

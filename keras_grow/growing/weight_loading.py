@@ -81,11 +81,11 @@ def _differing_widths(model: keras.Model, filepath: str | Path) -> str:
     graph = find_groups(model)
     differing = {}
     for name, group in graph.growable.items():
-        for item, axis in graph.touching(name, "output"):
+        for item, axis in graph.kernels(name, "output"):
             shapes = [
                 s for s in saved.get(item.layer.name, []) if len(s) == len(item.variable.shape)
             ]
-            if item.name == "kernel" and shapes and shapes[0][axis.axis] != group.width:
+            if shapes and shapes[0][axis.axis] != group.width:
                 differing[name] = f"'{name}' {shapes[0][axis.axis]} (here {group.width})"
     return ", ".join(differing.values())
 

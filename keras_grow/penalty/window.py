@@ -17,7 +17,7 @@ def penalised_kernels(graph: ChannelGraph) -> list[tuple[keras.Variable, int]]:
     return [
         (item.variable, axis.axis)
         for item in graph.variables
-        if item.name == "kernel" and isinstance(item.layer, Growable)
+        if item.is_kernel and isinstance(item.layer, Growable)
         for axis in item.axes
         if axis.role in ("output", "through")
         and any(segment.group in graph.growable for segment in axis.segments)

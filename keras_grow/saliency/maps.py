@@ -1,4 +1,4 @@
-"""Where a network looks: saliency maps, computed by tf-keras-vis."""
+"""Where a network looks: saliency maps, by tf-keras-vis where TensorFlow is Keras's backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_grow.backend import RUNS_TENSORFLOW_LIBRARIES
 from keras_grow.core.float32_copy import copy_in_float32
+from keras_grow.saliency.gradcam import gradcam
 
 SALIENCY_METHODS = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "scorecam": "Score-CAM"}
 MASKED_VALUES = 2**24  # that Score-CAM holds at a time: an image is masked once per channel
@@ -40,7 +42,8 @@ def saliency_maps(
         speaks for the class.
 
     Raises:
-        ValueError: if the model has no such layer, or the arguments do not fit together.
+        ValueError: if the model has no such layer, or the arguments do not fit together, or a
+            method other than Grad-CAM is asked for on another backend than TensorFlow.
     """
     images = keras.ops.convert_to_numpy(images).astype("float32")
     if method not in SALIENCY_METHODS:
@@ -53,6 +56,9 @@ def saliency_maps(
     if method == "scorecam":
         size = max(1, MASKED_VALUES // (features.output.shape[-1] * images[0].size))
     batches = [slice(start, start + size) for start in range(0, len(images), size)]
+    if not RUNS_TENSORFLOW_LIBRARIES:
+        maps = [_own_maps(method, model, images[b], classes[b], features) for b in batches]
+        return np.concatenate(maps)
     with _quietly():
         explain = _explainer(method, model)
         maps = [_maps(explain, images[b], classes[b], features) for b in batches]
@@ -160,6 +166,16 @@ def _quietly() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Please import `zoom`")
         warnings.filterwarnings("ignore", message="The structure of `inputs`")
         yield
+
+
+def _own_maps(method: str, model: keras.Model, images, classes, features) -> np.ndarray:
+    if method != "gradcam":
+        raise ValueError(
+            f"{SALIENCY_METHODS[method]} is computed by tf-keras-vis, which needs TensorFlow as "
+            "Keras's backend: set KERAS_BACKEND=tensorflow, or use 'gradcam'. Received: "
+            f"method={method!r} with the backend '{keras.config.backend()}'"
+        )
+    return gradcam(keras.Model(model.inputs, model.outputs[0]), images, classes, features)
 
 
 def _maps(explain: Callable, images: np.ndarray, classes: Sequence[int], features) -> np.ndarray:

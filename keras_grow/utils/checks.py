@@ -4,59 +4,74 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+
+def _checked(
+    name: str,
+    value: Any,
+    kind: type,
+    valid: Callable[[Any], bool],
+    wanted: str,
+    wanted_kind: str | None = None,
+    kind_error: type[Exception] = TypeError,
+) -> Any:
+    """Returns a number of a kind that is valid, or says what was wanted."""
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise kind_error(
+            f"`{name}` must be {wanted_kind or wanted}. Received: {name}={value!r} of type "
+            f"{type(value)}"
+        )
+    if not valid(value):
+        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
+    return value
 
 
 def check_rate(rate: Any) -> float:
     """Returns a growth rate, or says what is wrong with it."""
-    if isinstance(rate, bool) or not isinstance(rate, numbers.Real):
-        raise TypeError(f"`rate` must be a number. Received: rate={rate!r} of type {type(rate)}")
-    if not math.isfinite(rate) or rate <= 0:
-        raise ValueError(
-            "`rate` must be a positive number: the fraction of the neurons to add at each growth, "
-            f"such as 0.35. Received: rate={rate}"
-        )
-    return float(rate)
+    wanted = "a positive number: the fraction of the neurons to add at each growth, such as 0.35"
+    return float(_checked("rate", rate, numbers.Real, _is_positive, wanted, "a number"))
 
 
 def check_number(name: str, value: Any, positive: bool = False) -> float:
     """Returns a finite number of at least 0 (or a positive one), or says what is wrong with it."""
-    wanted = "a positive number" if positive else "a finite number of at least 0"
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"`{name}` must be {wanted}. Received: {name}={value!r} of type {type(value)}"
-        )
-    if not math.isfinite(value) or value < 0 or (positive and value == 0):
-        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
-    return float(value)
+    if positive:
+        return float(_checked(name, value, numbers.Real, _is_positive, "a positive number"))
+    wanted = "a finite number of at least 0"
+    return float(_checked(name, value, numbers.Real, lambda n: math.isfinite(n) and n >= 0, wanted))
 
 
 def check_positive_int(name: str, value: Any) -> int:
     """Returns a positive integer, or says what is wrong with it."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r} of type {type(value)}"
-        )
-    if value < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
-    return int(value)
+    return int(_checked(name, value, numbers.Integral, lambda n: n >= 1, "a positive integer"))
 
 
 def check_seed(seed: Any) -> int:
     """Returns a seed, or says what is wrong with it."""
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
-        raise ValueError(f"`seed` must be an integer of at least 0. Received: seed={seed!r}")
-    return int(seed)
+    return _check_natural("seed", seed)
 
 
 def check_epoch(epoch: Any) -> int | None:
     """Returns a number of completed epochs or `None`, or says what is wrong with it."""
-    if epoch is None:
-        return None
-    if isinstance(epoch, bool) or not isinstance(epoch, numbers.Integral) or epoch < 0:
-        raise ValueError(f"`epoch` must be an integer of at least 0. Received: epoch={epoch!r}")
-    return int(epoch)
+    return None if epoch is None else _check_natural("epoch", epoch)
+
+
+def _check_natural(name: str, value: Any) -> int:
+    return int(
+        _checked(
+            name,
+            value,
+            numbers.Integral,
+            lambda n: n >= 0,
+            "an integer of at least 0",
+            kind_error=ValueError,
+        )
+    )
+
+
+def _is_positive(number: Any) -> bool:
+    return math.isfinite(number) and number > 0
 
 
 def check_callbacks(callbacks: Any) -> None:

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 from networks import NETWORKS, conv_bn, dense_cnn, depthwise_cnn, plain_cnn, residual_cnn
 
+import keras_grow
 from keras_grow import GrowableModel
 from keras_grow.channels.graph import find_groups
-from keras_grow.layers import GrowableConv2D, GrowableDense
+from keras_grow.channels.layer_table import ROWS
+from keras_grow.layers import Growable, GrowableConv2D, GrowableDense
+from keras_grow.methods import Net2Wider, Splitting
 
 
 def growable(model):
@@ -105,12 +108,151 @@ def test_an_unknown_layer_freezes_what_it_touches():
         (lambda x: x * keras.ops.ones(3), "array of fixed shape"),
         (lambda x: x - keras.Variable(np.ones(3)), "array of fixed shape"),
         (lambda x: keras.ops.mean(x, axis=(1, 2)), "isn't known"),
+        (lambda x: keras.layers.Activation(keras.layers.Softmax(), name="x")(x), "'Softmax' of"),
+        (
+            lambda x: keras.layers.Activation(keras.layers.Activation("softmax"), name="x")(x),
+            "'Activation' of `x` isn't known",
+        ),
+        (lambda x: GrowableConv2D(3, 1, name="x")(keras.layers.Permute((3, 1, 2))(x)), "another"),
+        (lambda x: GrowableDense(3, name="x")(keras.layers.Permute((1, 3, 2))(x)), "another axis"),
+        (lambda x: keras.layers.Rescaling([1.0, 2.0, 3.0], name="x")(x), "a number for each"),
+        (lambda x: keras.layers.Normalization(name="x", mean=0.0, variance=1.0)(x), "isn't known"),
     ],
 )
 def test_what_keeps_a_group_from_growing(make, expected):
     tensor = keras.Input((6, 6, 2))
     x = GrowableConv2D(3, 3, name="conv")(tensor)
     assert expected in reason(classify(tensor, make(x)), "conv")
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        (keras.layers.Softmax(), "'Softmax' of `conv` isn't known to act on each channel alone"),
+        (keras.layers.PReLU(), "'PReLU' of `conv` has weights, which can't grow inside another"),
+        (keras.layers.Dropout(0.1, noise_shape=(None, 1, 1, 3)), "'Dropout' of `conv`"),
+        (keras.layers.ReLU(max_value=6), None),
+        (keras.layers.LeakyReLU(0.1), None),
+    ],
+)
+def test_a_layer_as_activation_is_looked_up(activation, expected):
+    tensor = keras.Input((6, 6, 2))
+    model = classify(tensor, GrowableConv2D(3, 3, activation=activation, name="conv")(tensor))
+    found = reason(model, "conv")
+    assert found is None if expected is None else expected in found
+
+
+def test_a_noise_shape_of_one_channel_may_mean_all_of_them():
+    tensor = keras.Input((6, 6, 2))
+    x = GrowableConv2D(1, 3, name="conv")(tensor)
+    model = classify(tensor, keras.layers.Dropout(0.1, noise_shape=(None, 1, 1, 1))(x))
+    assert "may mean one channel" in reason(model, "conv")
+
+
+def test_a_shared_layer_that_holds_a_width_ties_what_goes_in():
+    tensor = keras.Input((6, 6, 2))
+    a, b = conv_bn(tensor, 3, "a"), conv_bn(tensor, 3, "b")
+    drop = keras.layers.Dropout(0.1, noise_shape=(None, 1, 1, 3), name="drop")
+    model = classify(tensor, keras.layers.Concatenate()([drop(a), drop(b)]))
+    assert growable(model) == {"a": 3}
+    wide = keras.Input((6, 6, 3))
+    drop = keras.layers.Dropout(0.1, noise_shape=(None, 1, 1, 3), name="drop")
+    model = classify(wide, drop(conv_bn(drop(wide), 3, "a")))
+    assert reason(model, "a") == "`drop` is shared by inputs that differ"
+
+
+def test_a_layer_shared_by_inputs_of_another_rank_is_frozen():
+    vectors, sequences = keras.Input((5,)), keras.Input((7, 5))
+    shared = GrowableDense(4, name="shared")
+    flat = keras.layers.Flatten()(shared(sequences))
+    x = keras.layers.Concatenate()([shared(vectors), flat])
+    model = GrowableModel([vectors, sequences], keras.layers.Dense(2, name="head")(x))
+    assert reason(model, "shared") == "`shared` is shared by inputs that differ"
+
+
+def test_lora_freezes_what_it_touches_and_no_more():
+    tensor = x = keras.Input((5,))
+    for name in "abcd":
+        x = GrowableDense(4, name=name)(x)
+    model = GrowableModel(tensor, keras.layers.Dense(2, name="head")(x))
+    model.get_layer("c").enable_lora(2)
+    assert growable(model) == {"a": 4, "d": 4}
+    assert reason(model, "c") == "`c` is quantized or has LoRA weights"
+    model.compile("sgd", "mse")
+    event = model.grow(0.5, "net2wider")
+    assert event.widths_after == {"a": 6, "d": 6}
+    assert event.parameters_after == sum(np.prod(v.shape) for v in model.trainable_variables)
+    model.fit(np.ones((4, 5)), np.ones((4, 2)), verbose=0)
+
+
+def test_what_freezes_nothing_is_not_listed_as_frozen():
+    tensor = keras.Input((6, 6, 2))
+    x = keras.layers.Normalization(mean=0.0, variance=1.0)(tensor)
+    x = keras.layers.Rescaling([1.0, 2.0])(keras.layers.RandomFlip()(x))
+    model = classify(tensor, conv_bn(x, 3, "conv"))
+    assert [row.layer for row in model.growth_report().frozen] == ["head"]
+
+
+def test_a_recurrent_layer_says_why_it_does_not_grow():
+    tensor = keras.Input((6, 2))
+    model = classify(tensor, keras.layers.SimpleRNN(4, name="rnn")(tensor))
+    (row, _) = model.growth_report().frozen
+    assert row.reason == "what `rnn` (SimpleRNN) does to its channels isn't known"
+
+
+class Sine(keras.layers.Layer):
+    def call(self, inputs):
+        return keras.ops.sin(inputs)
+
+
+def test_a_registered_layer_carries(monkeypatch):
+    tensor = keras.Input((6, 6, 2))
+    model = classify(tensor, Sine(name="sine")(GrowableConv2D(3, 3, name="conv")(tensor)))
+    assert growable(model) == {}
+    monkeypatch.setitem(ROWS, Sine, None)  # taken out again after the test
+    keras_grow.register_layer(Sine, like=keras.layers.ReLU)
+    assert growable(model) == {"conv": 3}
+
+
+@keras.saving.register_keras_serializable("test")
+class GrowableConv1D(Growable, keras.layers.Conv1D):
+    width_argument = "filters"
+
+
+def test_a_registered_growable_layer_grows_as_a_network_built_at_that_size(monkeypatch):
+    for kind in (keras.layers.Conv1D, GrowableConv1D):
+        monkeypatch.setitem(ROWS, kind, ROWS.get(kind))
+    keras_grow.register_layer(GrowableConv1D, like=keras.layers.Conv1D)
+    tensor = keras.Input((6, 2))
+    x = keras.layers.Conv1D(4, 3, activation="relu", name="a")(tensor)
+    x = keras.layers.Flatten()(keras.layers.Conv1D(4, 2, activation="tanh", name="b")(x))
+    plain = keras.Model(tensor, keras.layers.Dense(2, name="head")(x))
+    model = GrowableModel.from_keras(plain)
+    assert growable(model) == {"a": 4, "b": 4}
+    model.compile("sgd", "mse")
+    x, y = np.random.default_rng(0).normal(size=(8, 6, 2)), np.ones((8, 2))
+    event = model.grow(0.5, Splitting(seed=0), data=(x, y))
+    assert event.unhelpful == 0  # both layers are scored
+    before = model.predict(x, verbose=0)
+    model.grow(0.5, Net2Wider(noise=0, seed=0))
+    np.testing.assert_allclose(model.predict(x, verbose=0), before, atol=1e-5)
+    kinds = [type(layer) for layer in plain.layers]
+    assert [type(layer) for layer in model.to_keras().layers] == kinds
+    assert model.neurons == 18
+
+
+@pytest.mark.parametrize(
+    ("kind", "like", "error"),
+    [
+        (Sine(), keras.layers.ReLU, TypeError),
+        (keras.Variable, keras.layers.ReLU, TypeError),
+        (Sine, keras.layers.LSTM, ValueError),
+        (Sine, "relu", ValueError),
+    ],
+)
+def test_wrong_registrations_are_refused(kind, like, error):
+    with pytest.raises(error, match="must be"):
+        keras_grow.register_layer(kind, like)
 
 
 def test_joining_a_fixed_tensor_freezes():

@@ -8,8 +8,10 @@ from networks import NETWORKS, batch, build, plain_cnn, random_graphs, randomise
 
 from keras_grow import GrowableModel, Widening, models
 from keras_grow.channels.graph import find_groups
+from keras_grow.channels.layer_table import ROWS
 from keras_grow.core import keras_private
 from keras_grow.growing.resizing import widen_model
+from keras_grow.layers import GrowableBatchNormalization, GrowableConv2D, GrowableDense
 from keras_grow.methods import Net2Wider, Random
 
 FULL_SIZE = {
@@ -149,8 +151,6 @@ def test_a_failure_while_shapes_are_refreshed_changes_nothing(monkeypatch):
 
 def test_a_reshape_that_keeps_the_channels_grows_along():
     inputs = keras.Input((4, 4, 2))
-    from keras_grow.layers import GrowableConv2D, GrowableDense
-
     x = GrowableConv2D(3, 3, padding="same", name="conv")(inputs)
     x = keras.layers.Reshape((16, 3), name="kept")(x)
     x = GrowableDense(4, name="dense")(x)
@@ -160,6 +160,76 @@ def test_a_reshape_that_keeps_the_channels_grows_along():
     check_preserved(model, Net2Wider(noise=0, seed=1), rate=0.6)
     assert model.get_layer("kept").target_shape[-1] == model.widths["conv"] > 3
     assert model.get_layer("flat").target_shape == (16 * model.widths["dense"],)
+
+
+@pytest.mark.parametrize("kind", [keras.layers.Dropout, keras.layers.AlphaDropout])
+def test_a_noise_shape_grows_along(kind):
+    inputs = keras.Input((4, 4, 2))
+    x = GrowableConv2D(4, 3, name="conv")(inputs)
+    x = kind(0.5, noise_shape=(None, 1, 1, 4), name="drop")(x)
+    x = keras.layers.Flatten()(x)
+    model = randomise(GrowableModel(inputs, keras.layers.Dense(2, name="head")(x)))
+    check_preserved(model, Net2Wider(noise=0, seed=1), rate=0.5)
+    assert tuple(model.get_layer("drop").noise_shape) == (None, 1, 1, 6)
+    model.fit(batch(model), np.zeros((8, 2)), verbose=0)
+    dropped = model.get_layer("drop")(np.ones((1, 2, 2, 6)), training=True).numpy()
+    assert np.all(dropped == dropped[:, :1, :1])  # whole channels are dropped
+
+
+@pytest.mark.parametrize("length", [4, 3, 6])
+def test_a_producer_that_sums_over_another_axis_keeps_its_rows(length):
+    inputs = keras.Input((length, 3))
+    x = keras.layers.Permute((2, 1))(GrowableDense(4, name="a")(inputs))
+    x = GrowableDense(3, name="c")(GrowableDense(10, name="b")(x))
+    x = keras.layers.Flatten()(x)
+    model = randomise(GrowableModel(inputs, keras.layers.Dense(2, name="head")(x)))
+    kernel = model.get_layer("b").kernel.numpy()
+    check_preserved(model, Net2Wider(noise=0, seed=1), rate=0.5)
+    assert model.widths["b"] > 10
+    np.testing.assert_array_equal(model.get_layer("b").kernel.numpy()[:, :10], kernel)
+
+
+class FixedWidth(keras.layers.Layer):
+    """Says that it takes any number of channels, and does not."""
+
+    def build(self, shape):
+        self.width = shape[-1]
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def call(self, inputs, training=False):
+        return inputs * keras.ops.ones(self.width) if training else inputs
+
+
+def test_a_layer_that_can_not_be_called_undoes_the_growth(monkeypatch):
+    monkeypatch.setitem(ROWS, FixedWidth, ROWS[keras.layers.ReLU])
+    inputs = keras.Input((5,))
+    x = FixedWidth(name="fixed")(GrowableDense(4, name="a")(inputs))
+    x = keras.layers.Dropout(0.2)(GrowableDense(3, name="b")(x))
+    model = compiled(GrowableModel(inputs, keras.layers.Dense(2, name="head")(x)))
+    x, y = batch(model), np.zeros((8, 2))
+    model.fit(x, y, verbose=0)
+    before, seeds = state_of(model), [s.numpy() for s in keras_private.seed_states(model)]
+    with pytest.raises(ValueError, match=r"`fixed` \(FixedWidth\) can't be called at the widths"):
+        model.grow(0.5, "net2wider")
+    after = state_of(model)
+    for a, b in zip(before[0], after[0], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert before[1:] == after[1:]
+    np.testing.assert_array_equal(seeds, [s.numpy() for s in keras_private.seed_states(model)])
+    model.fit(x, y, verbose=0)
+
+
+def test_trying_the_layers_leaves_no_trace():
+    """Neither statistics nor seeds move, though the layers are called in training."""
+    model = compiled(plain_cnn())
+    model.fit(batch(model), np.zeros((8, 3)), verbose=0)
+    x, seeds = batch(model), [s.numpy() for s in keras_private.seed_states(model)]
+    before = model.predict(x, verbose=0)
+    model.grow(0.5, Net2Wider(noise=0, seed=1))
+    np.testing.assert_array_equal(seeds, [s.numpy() for s in keras_private.seed_states(model)])
+    np.testing.assert_allclose(model.predict(x, verbose=0), before, atol=1e-5)
 
 
 def test_pruning_is_a_widening_with_fewer_channels():
@@ -186,8 +256,6 @@ def test_widenings_that_do_not_fit_are_refused(widening, message):
 
 def test_channels_first_models_grow():
     """TensorFlow's CPU kernels can't run them, but their shapes can be checked."""
-    from keras_grow.layers import GrowableBatchNormalization, GrowableConv2D
-
     inputs = keras.Input((2, 6, 6))
     x = GrowableConv2D(3, 3, data_format="channels_first", name="a")(inputs)
     x = GrowableBatchNormalization(axis=1)(x)

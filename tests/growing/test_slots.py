@@ -3,13 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from networks import batch, plain_cnn
+import tensorflow as tf
+from networks import batch, mlp, plain_cnn
 
+import keras_grow
 from keras_grow.channels.graph import find_groups
 from keras_grow.core import keras_private
 from keras_grow.core.widening import Widening
 from keras_grow.growing.resizing import widen_model
-from keras_grow.growing.slots import _EVERY_OPTIMIZER, _RULES
 from keras_grow.methods import Net2Wider
 
 optimizers = keras.optimizers
@@ -97,13 +98,130 @@ def test_every_variable_trains_after_a_growth(name):
                     assert slot.shape == v.shape == slot.value.shape, (slot_name, v.path)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_slots_are_all_known(name):
-    """A slot without a rule would be carried along unscaled: none of Keras's is."""
-    model, _, _ = trained(OPTIMIZERS[name], epochs=1)
-    for part in keras_private.optimizers_of(model.optimizer):
-        rules = {k for kind in type(part).__mro__ for k in _RULES.get(kind, {})}
-        assert set(keras_private.slots_of(part)) <= rules | set(_EVERY_OPTIMIZER) | {"_r", "_c"}
+# Slots that hold weights, or factors of a matrix: they have tests of their own below.
+NOT_OF_GRADIENTS = {
+    "ema": {"_model_variables_moving_average"},
+    "schedule_free": {"_momentums"},
+    "ftrl": {"_linears"},
+    "adafactor": {"_r", "_c", "_v"},  # `_v` of a matrix is made of its factors at each step
+}
+
+
+# Clipping by the norm of all gradients together makes every slot depend on every other weight.
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "clipped"])
+def test_slots_are_those_of_an_optimizer_that_saw_the_grown_network(name):
+    """Each step's gradients are taken at the small and at the grown network, by differentiation.
+
+    Both optimizers see the gradients of the same function of their weights: the grown network's
+    weights are put to the widened ones before each step. Then the small network grows.
+    """
+    sources, scale = [0, 1, 2, 0, 0], np.array([0.2, 1, 1, 0.5, 0.3])
+    small, grown = mlp(hidden=(3, 2)), mlp(hidden=(5, 2))
+    for model in (small, grown):
+        optimizer = OPTIMIZERS[name]()
+        for part in keras_private.optimizers_of(optimizer):
+            if hasattr(part, "epsilon"):  # it keeps the size of the gradient from cancelling
+                part.epsilon = 1e-30
+        model.compile(optimizer, "mse")
+        optimizer.build(model.trainable_variables)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        kernel, bias, after, *rest = [v.numpy() for v in small.trainable_variables]
+        after = after[sources] * scale[:, None]
+        values = [kernel[:, sources], bias[sources], after, *rest]
+        for variable, value in zip(grown.trainable_variables, values, strict=True):
+            variable.assign(value)
+        x, y = rng.normal(size=(4, 5)), rng.normal(size=(4, 2))
+        for model in (small, grown):
+            with tf.GradientTape() as tape:
+                loss = model.compute_loss(y=y, y_pred=model(x, training=True))
+                loss = model.optimizer.scale_loss(loss)
+            variables = model.trainable_variables
+            model.optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+    widen_model(small, find_groups(small), [Widening("hidden0", sources, scale)])
+    parts = [list(keras_private.optimizers_of(m.optimizer)) for m in (small, grown)]
+    for a, b in zip(*parts, strict=True):
+        for slot, values in keras_private.slots_of(a).items():
+            if slot in NOT_OF_GRADIENTS.get(name, ()):
+                continue
+            expected = keras_private.slots_of(b)[slot]
+            for got, wanted in zip(values, expected, strict=True):
+                if got is not None:
+                    np.testing.assert_allclose(
+                        got.numpy(), wanted.numpy(), rtol=2e-4, atol=1e-7, err_msg=slot
+                    )
+
+
+def own_momentum(base=keras.optimizers.SGD):
+    """An optimizer class with a slot that Keras's optimizers don't have."""
+
+    class Own(base):
+        def build(self, variables):
+            super().build(variables)
+            self.my_slot = self.add_optimizer_variables(variables, "mine")
+
+        def update_step(self, gradient, variable, learning_rate):
+            self.assign(self.my_slot[self._get_variable_index(variable)], gradient)
+            super().update_step(gradient, variable, learning_rate)
+
+    return Own
+
+
+def test_an_unknown_slot_is_refused_and_nothing_changes():
+    kind = own_momentum()
+    model, _, _ = trained(lambda: kind(0.1), epochs=1)
+    before = [v.numpy() for v in model.variables + model.optimizer.variables]
+    with pytest.raises(ValueError, match=r"register_slot\(Own, 'my_slot', like='gradient'\)"):
+        model.grow(0.5, "net2wider")
+    after = [v.numpy() for v in model.variables + model.optimizer.variables]
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("like", "power"), [("gradient", 1), ("squared_gradient", 2)])
+def test_a_registered_slot_grows_along(like, power):
+    kind = own_momentum()
+    keras_grow.register_slot(kind, "my_slot", like=like)
+    model, x, y = trained(lambda: kind(0.1), epochs=1)
+    before = model.optimizer.my_slot[0].numpy()
+    widen_model(model, find_groups(model), [Widening("a", [0, 1, 2, 3, 0], [0.5, 1, 1, 1, 0.5])])
+    after = model.optimizer.my_slot[0].numpy()
+    np.testing.assert_allclose(after[..., 4], before[..., 0] * 0.5**power)
+    model.fit(x, y, verbose=0)
+
+
+def test_a_subclass_without_slots_of_its_own_grows():
+    class Quiet(keras.optimizers.Adam):
+        pass
+
+    model, _, _ = trained(lambda: Quiet(0.01), epochs=1)
+    assert model.grow(0.5, "net2wider").neurons_after > 15
+
+
+def test_slots_of_another_shape_are_refused():
+    class Rows(keras.optimizers.SGD):
+        def build(self, variables):
+            super().build(variables)
+            self.rows = [self.add_variable((2,), name=f"r{i}") for i in range(len(variables))]
+            self.counts = [self.add_variable((), name=f"c{i}") for i in range(len(variables))]
+
+    keras_grow.register_slot(Rows, "rows", like="update")
+    model, _, _ = trained(lambda: Rows(0.1), epochs=1)
+    with pytest.raises(ValueError, match=r"Slot 'rows' .* must have the shape of its variable"):
+        model.grow(0.5, "net2wider")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((keras.optimizers.SGD(), "x", "gradient"), TypeError, "must be a class of Keras"),
+        ((keras.layers.Dense, "x", "gradient"), TypeError, "must be a class of Keras"),
+        ((keras.optimizers.SGD, "x", "momentum"), ValueError, "`like` must be one of"),
+    ],
+)
+def test_wrong_registrations_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        keras_grow.register_slot(*arguments)
 
 
 class _Recorder:

@@ -6,6 +6,7 @@ import pytest
 from figures import growable, images, network
 
 import keras_grow
+from keras_grow.saliency.gradcam import gradcam
 from keras_grow.saliency.maps import SALIENCY_METHODS, feature_layer, saliency_maps
 
 
@@ -151,3 +152,10 @@ def two_inputs():
 def test_bad_input(model, count, classes, arguments, message):
     with pytest.raises(ValueError, match=message):
         saliency_maps(model, images(count), classes, **arguments)
+
+
+def test_gradcam_of_ones_own_is_that_of_tf_keras_vis():
+    model = growable(4)
+    maps = gradcam(model, images(), [0, 1, 2], feature_layer(model))
+    assert maps.max() == 1
+    np.testing.assert_allclose(maps, saliency_maps(model, images(), [0, 1, 2]), atol=2e-3)

@@ -14,11 +14,16 @@ from keras_grow.backend.jax.train_step import (
     collect_garbage,
     forget_traces,
     fused_batch_norm,
+    released_gradients,
     sync_state,
 )
 
+# Whether libraries that compute with TensorFlow can compute with the models.
+RUNS_TENSORFLOW_LIBRARIES = False
+
 __all__ = [
     "MISFIT",
+    "RUNS_TENSORFLOW_LIBRARIES",
     "TrainSteps",
     "as_train_function",
     "broadcast",
@@ -28,6 +33,7 @@ __all__ = [
     "forget_traces",
     "fused_batch_norm",
     "is_out_of_memory",
+    "released_gradients",
     "share_of_replica",
     "spans_processes",
     "strategy_scope",

@@ -9,11 +9,15 @@ from keras_grow.backend.tensorflow.distribution import (
 )
 from keras_grow.backend.tensorflow.errors import MISFIT, is_out_of_memory, with_message
 from keras_grow.backend.tensorflow.gradients import compiled, compiled_gradient, vjp
-from keras_grow.backend.tensorflow.tracing import collect_garbage, forget_traces
+from keras_grow.backend.tensorflow.tracing import collect_garbage, forget_traces, released_gradients
 from keras_grow.backend.tensorflow.train_step import TrainSteps, as_train_function, sync_state
+
+# Whether libraries that compute with TensorFlow can compute with the models.
+RUNS_TENSORFLOW_LIBRARIES = True
 
 __all__ = [
     "MISFIT",
+    "RUNS_TENSORFLOW_LIBRARIES",
     "TrainSteps",
     "as_train_function",
     "broadcast",
@@ -23,6 +27,7 @@ __all__ = [
     "forget_traces",
     "fused_batch_norm",
     "is_out_of_memory",
+    "released_gradients",
     "share_of_replica",
     "spans_processes",
     "strategy_scope",

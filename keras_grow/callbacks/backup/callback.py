@@ -17,7 +17,7 @@ from keras_grow.callbacks.backup import state as training_state
 from keras_grow.callbacks.backup.file import read_backup, write_backup
 from keras_grow.callbacks.backup.skipped_steps import SkippedSteps
 from keras_grow.core import keras_private
-from keras_grow.model import GrowableModel
+from keras_grow.model import check_growable_model
 from keras_grow.utils.checks import check_positive_int
 from keras_grow.utils.files import PARTIAL
 
@@ -119,12 +119,8 @@ class GrowthBackup(keras.callbacks.Callback):
 
     def set_model(self, model: keras.Model) -> None:
         """Takes the model that `fit` trains; refuses one of another kind."""
-        if not isinstance(model, GrowableModel):
-            raise TypeError(
-                "`GrowthBackup` needs a `keras_grow.GrowableModel`; for other models there is "
-                "`keras.callbacks.BackupAndRestore`. Received: "
-                f"a {type(model).__name__} (`{model.name}`)"
-            )
+        otherwise = "; for other models there is `keras.callbacks.BackupAndRestore`"
+        check_growable_model(model, "GrowthBackup", otherwise)
         super().set_model(model)
 
     def on_train_begin(self, logs=None) -> None:

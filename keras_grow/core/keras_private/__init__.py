@@ -9,6 +9,7 @@ from keras_grow.core.keras_private.data import TappedData, adapter_of, are_array
 from keras_grow.core.keras_private.graph import (
     Call,
     calls_of,
+    check_calls,
     refresh_shapes,
     run_calls,
     standard_inputs,
@@ -45,6 +46,7 @@ __all__ = [
     "are_arrays",
     "build_metrics",
     "calls_of",
+    "check_calls",
     "forget_compiled_functions",
     "global_seed_state",
     "hold",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras.src import backend as keras_backend
+
+from keras_grow.backend import is_out_of_memory, released_gradients
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,53 @@ def refresh_shapes(model: keras.Model) -> None:
         specs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
         for tensor, spec in zip(node.outputs, specs, strict=True):
             tensor._shape = spec.shape
+
+
+def check_calls(model: keras.Model, names: Container[str]) -> None:
+    """Calls operations of a Functional model symbolically, in training, at their present shapes.
+
+    `refresh_shapes` asks layers for their shapes, which most of them compute without a call.
+    Relies on `compute_output_spec` of the backend (keras/src/backend/*/core.py), in whose scope
+    nothing is assigned.
+
+    Args:
+        model: The model.
+        names: Names of the operations to call.
+
+    Raises:
+        ValueError: if a call fails, naming the operation.
+    """
+    for node in _nodes_of(model):
+        if node.operation.name in names:
+            try:
+                _call_symbolically(node)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                kind = type(node.operation).__name__
+                shapes = [tuple(t.shape) for t in node.input_tensors]
+                raise ValueError(
+                    f"`{node.operation.name}` ({kind}) can't be called at the widths of this "
+                    f"growth: an argument or a weight of it holds a width that does not grow "
+                    f"along. Received: inputs of shape {shapes}; {error}"
+                ) from error
+
+
+def _call_symbolically(node: Any) -> None:
+    operation, tensors = node.operation, node.input_tensors
+
+    def call(values: Sequence) -> Any:
+        given = {id(t): value for t, value in zip(tensors, values, strict=True)}
+        args, kwargs = node.arguments.fill_in(given)
+        if "training" in inspect.signature(operation.call).parameters:
+            kwargs = {**kwargs, "training": True}  # as the model does where it trains
+        with released_gradients():
+            return operation(*args, **kwargs)
+
+    stand_ins = [
+        keras.KerasTensor(t.shape, t.dtype, sparse=t.sparse, record_history=False) for t in tensors
+    ]
+    keras_backend.compute_output_spec(call, stand_ins)
 
 
 def _refresh_layer(layer: Any, input_shapes: Sequence[tuple]) -> None:

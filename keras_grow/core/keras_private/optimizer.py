@@ -29,13 +29,13 @@ def slots_of(optimizer: Any) -> dict[str, list]:
     Relies on every Keras optimizer keeping its slots in lists that run parallel to the trained
     variables (keras/src/optimizers/*.py).
     """
-    bookkeeping = {"_variables", "_trainable_variables", "_inner_optimizers"}
-    count = len(optimizer._trainable_variables)
+    trained = optimizer._trainable_variables
     return {
         name: list(value)
         for name, value in vars(optimizer).items()
-        if name not in bookkeeping and isinstance(value, list) and len(value) == count and count
+        if name != "_variables" and isinstance(value, list) and len(value) == len(trained) > 0
         if all(item is None or isinstance(item, keras.Variable) for item in value)
+        if not any(item is variable for item, variable in zip(value, trained, strict=True))
     }
 
 

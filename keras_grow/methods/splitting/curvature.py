@@ -16,9 +16,9 @@ import numpy as np
 
 from keras_grow.backend import compiled, vjp
 from keras_grow.channels.graph import ChannelGraph
+from keras_grow.channels.layer_table import acts_as
 from keras_grow.core import keras_private
 from keras_grow.core.index_maps import along
-from keras_grow.layers import GrowableConv2D, GrowableDense
 
 # A kink has no second derivative. It counts as that of a softplus with this beta (Liu, Wu and
 # Wang, 2019), whose bend has the area of the kink.
@@ -26,26 +26,6 @@ BETA = 3.0
 # Eigenvalues are zero, and directions exhausted, within this fraction of the largest value:
 # products come in float32.
 ROUNDING = 1e-5
-
-_LINEAR_LAYERS = {GrowableDense, GrowableConv2D}
-_ACTIVATIONS = (
-    keras.layers.Activation,
-    keras.layers.ReLU,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.ELU,
-)
-# Layers that change nothing when the network isn't trained.
-_IDLE = (
-    keras.layers.Identity,
-    keras.layers.ActivityRegularization,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.AlphaDropout,
-)
 
 
 class Kink(NamedTuple):
@@ -207,7 +187,7 @@ class ScorableLayer:
 
     def project(self, inputs: Any, kernel: Any) -> Any:
         """Multiplies inputs with a kernel as the layer does, without bias."""
-        if isinstance(self.layer, GrowableConv2D):
+        if hasattr(self.layer, "convolution_op"):
             return self.layer.convolution_op(inputs, kernel)
         return keras.ops.matmul(inputs, kernel)
 
@@ -284,7 +264,7 @@ def find_scorable_layers(network: keras.Model, graph: ChannelGraph) -> dict[str,
     layers = {}
     for name, group in graph.growable.items():
         calls = [call for producer in group.producers for call in calls_of[producer]]
-        if len(calls) == 1 and type(calls[0].operation) in _LINEAR_LAYERS:
+        if len(calls) == 1 and acts_as(calls[0].operation) == "linear":
             layer = _follow(calls[0], readers)
             if layer is not None:
                 layers[name] = layer
@@ -302,9 +282,9 @@ def _follow(call: keras_private.Call, readers: Mapping[int, list]) -> ScorableLa
         operation = reader.operation
         if _bends(operation) and len(reader.inputs) == 1:
             return ScorableLayer(layer, inputs, tensor, reader.outputs[0], operation, tuple(norms))
-        if isinstance(operation, keras.layers.BatchNormalization):
+        if acts_as(operation) == "normalisation":
             norms.append(operation)
-        elif not (isinstance(operation, _IDLE) or _is_linear(operation)):
+        elif not (acts_as(operation) == "idle" or _is_linear(operation)):
             return None
         tensor = reader.outputs[0]
     return None
@@ -320,7 +300,7 @@ def _bends(operation: Any) -> bool:
     """Tells whether an operation of a growable group with one input is an activation."""
     if not isinstance(operation, keras.layers.Layer):
         return True
-    return isinstance(operation, _ACTIVATIONS) and not _is_linear(operation)
+    return acts_as(operation) == "activation" and not _is_linear(operation)
 
 
 def smallest_eigenpairs(
