@@ -45,7 +45,13 @@ def whole():
 
 
 @pytest.mark.parametrize(
-    ("kind", "when"), [("growing", 5), ("growing", 14), ("half", 3), ("whole", 3)]
+    ("kind", "when"),
+    [
+        ("growing", 5),
+        pytest.param("growing", 14, marks=pytest.mark.slow),
+        ("half", 3),
+        ("whole", 3),
+    ],
 )
 def test_stopped_in_a_growth_or_in_writing(tmp_path, whole, kind, when):
     with pytest.raises(Stopped), stopping(kind, when, stop):
@@ -76,7 +82,9 @@ def test_more_epochs_than_at_first(tmp_path, whole):
     assert_equal(whole[0], end_of(model))
 
 
-@pytest.mark.parametrize(("save_freq", "batch"), [(1, STEPS - 1), (2, 1)])
+@pytest.mark.parametrize(
+    ("save_freq", "batch"), [(1, STEPS - 1), pytest.param(2, 1, marks=pytest.mark.slow)]
+)
 def test_within_an_epoch(tmp_path, batch, save_freq):
     """The running metrics go on too: they decide here when to grow."""
 

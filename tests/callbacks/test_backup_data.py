@@ -10,7 +10,7 @@ from keras_grow.backend.tf_data import make_iterators
 
 
 def test_a_stream_in_an_epoch_keeps_its_batches(tmp_path):
-    """Firefly scores on the latest batches, those before the stop included."""
+    """A growth is chosen by the latest batches, those before the stop included."""
     assert_goes_on(tmp_path, StopAt(0, 1), StopAt(2, 1), backup={"save_freq": 1})
 
 
@@ -32,7 +32,7 @@ class Pages(keras.utils.PyDataset):
         return X[rows] + np.random.normal(size=(SIZE, 1, 1, 1)), Y[rows]
 
 
-@pytest.mark.parametrize("save_freq", ["epoch", 1])
+@pytest.mark.parametrize("save_freq", [pytest.param("epoch", marks=pytest.mark.slow), 1])
 def test_global_random_generators_go_on(tmp_path, save_freq):
     assert_goes_on(
         tmp_path,
@@ -56,9 +56,9 @@ def shuffled():
     return tf.data.Dataset.zip(rows, draws).map(load).prefetch(2)
 
 
-@pytest.mark.parametrize("save_freq", ["epoch", 1])
+@pytest.mark.parametrize("save_freq", ["epoch", pytest.param(1, marks=pytest.mark.slow)])
 def test_a_data_set_is_shuffled_as_in_its_epoch(tmp_path, save_freq):
-    """Firefly keeps batches of it as they pass by."""
+    """A method that needs data keeps batches of it as they pass by."""
     assert_goes_on(
         tmp_path,
         StopAt(2, 1),

@@ -42,6 +42,7 @@ def run_of(model):
     return events, model.penalty_window and model.penalty_window.get_config()
 
 
+@pytest.mark.filterwarnings("ignore:`GrowthCallback` grows nothing in this `fit`")
 @pytest.mark.parametrize("method", ["net2wider", "firefly"])
 def test_training_goes_on_as_if_nothing_had_been_saved(method, tmp_path):
     """Saved before the first growth, and after it, within the window of the penalty."""

@@ -21,6 +21,7 @@ from keras_grow import tuning
 
 # KerasTuner 1.4.8 calls what Python has renamed.
 pytestmark = [
+    pytest.mark.filterwarnings("ignore:`GrowthCallback` grows nothing in this `fit`"),
     pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
 ]
@@ -149,7 +150,7 @@ def test_models_are_loaded_under_the_tuners_strategy(tmp_path):
     strategy = pytest.importorskip("tensorflow").distribute.MirroredStrategy(["cpu:0"])
 
     model = tuning.GrowthHyperModel(
-        lambda: compiled(mlp()), (0.01, 1), 0.1, 1, "net2wider", 0.5, every=1
+        lambda: compiled(mlp(), optimizer="adam"), (0.01, 1), 0.1, 1, "net2wider", 0.5, every=1
     )
     tuner = search(tmp_path, model=model, max_trials=1, epochs=2, distribution_strategy=strategy)
     (best,) = tuner.get_best_models()
