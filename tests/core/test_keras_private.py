@@ -11,6 +11,9 @@ from keras_grow import GrowableModel
 from keras_grow.backend import TrainSteps
 from keras_grow.core import keras_private
 
+# JAX has it only where it is asked for before anything else.
+FLOAT64 = pytest.param("float64", marks=pytest.mark.tensorflow)
+
 
 def trained(optimizer):
     model = mlp()
@@ -77,7 +80,7 @@ def test_a_variable_takes_a_value_of_another_shape():
     np.testing.assert_array_equal(variable, 1)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64", "int32"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", FLOAT64, "int32"])
 def test_a_resized_variable_keeps_its_dtype(dtype):
     variable = keras.Variable(np.ones(2), dtype=dtype)
     keras_private.resize(variable, np.array(variable)[[0, 1, 1]])
@@ -121,6 +124,7 @@ def test_slots_run_parallel_to_the_trained_variables():
     assert all(id(v) in known for v in keras_private.own_variables(model.optimizer) if v.ndim)
 
 
+@pytest.mark.tensorflow
 def test_an_optimizer_finds_resized_variables_again():
     model = trained(keras.optimizers.SGD(momentum=0.9))
     variable = model.trainable_variables[0]
@@ -203,6 +207,7 @@ def test_metrics_have_their_variables_before_the_first_step():
     assert [v.path for v in model.metrics_variables] == names and len(names) == 4
 
 
+@pytest.mark.tensorflow
 def test_a_model_is_built_from_a_batch_where_several_processes_train_it():
     """What `TrainSteps` overrides; tests/test_distribution.py has it at work."""
     build = keras.Model._maybe_symbolic_build
