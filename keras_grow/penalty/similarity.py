@@ -254,7 +254,7 @@ class SimilarityPenalty:
         similarity = ops.mean(_per_layer(_fast_mean_similarity, groups))
         sums = _per_layer(lambda group: ops.sum(group.columns, (-2, -1)), groups)
         abs_sums = _per_layer(lambda group: ops.sum(ops.abs(group.columns), (-2, -1)), groups)
-        previous = ops.take(ops.cast(reference_sums, "float32"), order)
+        previous = ops.take(ops.convert_to_tensor(reference_sums, "float32"), order)
         drift = ops.mean(weight_drift(sums, previous, abs_sums, self.form))
         loss = _weighted(self.weight, similarity) + _weighted(self.weight_sum, drift)
         back = sorted(range(len(order)), key=order.__getitem__)

@@ -33,7 +33,7 @@ from keras_grow.penalty.similarity import (
 
 @pytest.mark.parametrize(("shape", "axis"), list(zip(SHAPES, AXES, strict=True)))
 def test_neuron_rows_hold_the_weights_of_one_neuron_each(shape, axis):
-    (kernel,) = random_kernels([shape])
+    kernel = random_kernels([shape])[0].astype("float32")
     np.testing.assert_array_equal(neuron_rows(kernel, axis), rows_of(kernel, axis))
 
 
@@ -170,7 +170,9 @@ def test_only_the_current_sum_has_a_gradient():
     assert [float(gradient) for gradient in gradients] == pytest.approx([0.5, 0, 0])
 
 
+@pytest.mark.tensorflow
 def test_no_drift_and_no_gradient_where_nothing_changed():
+    """To the last bit, where both sums are taken alike; XLA compiles the one of a step."""
     kernels = random_kernels(SHAPES)
     penalty = SimilarityPenalty(weight=0.0, weight_sum=1.0)
     sums = penalty(kernels, AXES, np.ones(len(kernels))).sums
