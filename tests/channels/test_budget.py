@@ -1,5 +1,7 @@
 """Budgets are exact to the neuron."""
 
+import math
+
 import keras
 import pytest
 from hypothesis import given
@@ -47,7 +49,7 @@ def test_parameters_are_counted_as_keras_counts_them(name):
     model.compile("sgd", "mse")
     graph = find_groups(model)
     event = model.grow(0.6, "random")
-    trainable = sum(v.shape.num_elements() for v in model.trainable_variables)
+    trainable = sum(math.prod(v.shape) for v in model.trainable_variables)
     assert event.parameters_after == trainable == count_parameters(graph, model.widths)
 
 
