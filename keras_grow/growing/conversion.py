@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from keras_grow.channels.layer_table import twins
+from keras_grow.core.model_copy import copy_model
 
 
 def with_growable_layers(model: keras.Model) -> keras.Model:
@@ -28,19 +29,9 @@ def with_growable_layers(model: keras.Model) -> keras.Model:
         )
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0])
-    return _convert(model, twins())
+    return copy_model(model, twins())
 
 
 def with_plain_layers(model: keras.Model) -> keras.Model:
     """Returns a copy of a model, of plain Keras layers, weights kept."""
-    return _convert(model, {growable: plain for plain, growable in twins().items()})
-
-
-def _convert(model: keras.Model, table: dict[type, type]) -> keras.Model:
-    def clone(layer):
-        kind = table.get(type(layer), type(layer))
-        return kind.from_config(layer.get_config())
-
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
-    return copy
+    return copy_model(model, {growable: plain for plain, growable in twins().items()})
