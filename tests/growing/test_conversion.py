@@ -280,3 +280,65 @@ def test_a_copy_in_float32_rounds_nothing(policy):
     exact.set_weights(copy.get_weights())
     exact.layers[1].finalize_state()
     np.testing.assert_allclose(values(copy(ROWS)), values(exact(ROWS)), rtol=1e-5, atol=1e-6)
+
+
+def test_names_stay():
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
+    tensor = keras.Input((4,))
+    functional = keras.Model(tensor, keras.layers.Dense(2)(keras.layers.Dense(3)(tensor)))
+    names = [layer.name for layer in functional.layers]
+    model = GrowableModel.from_keras(functional)
+    for copy in (model, model.to_keras(), copy_in_float32(model)):
+        assert [layer.name for layer in copy.layers] == names
+        assert copy.name == functional.name
+    assert GrowableModel.from_keras(plain).name == plain.name
+
+
+def derived(*names, base=keras.Model):
+    return type("Mine", (base,), {name: getattr(base, name, None) for name in names})
+
+
+@pytest.mark.parametrize("name", ["train_step", "test_step", "compute_loss", "call", "metrics"])
+def test_a_class_with_methods_of_its_own_is_refused(name):
+    tensor = keras.Input((4,))
+    model = derived(name)(tensor, keras.layers.Dense(2)(tensor))
+    with pytest.raises(TypeError, match=rf"Mine, whose `{name}`(.|\n)*Derive the class from"):
+        GrowableModel.from_keras(model)
+
+
+def test_a_class_that_only_builds_is_converted():
+    class Network(keras.Model):
+        def __init__(self, units):
+            tensor = keras.Input((4,))
+            x = keras.layers.Dense(units, name="hidden")(tensor)
+            super().__init__(tensor, keras.layers.Dense(2, name="head")(x))
+
+        def get_config(self):
+            return {"units": 3}
+
+    assert_converts(Network(3), ROWS)
+
+
+def test_a_growable_class_keeps_its_methods():
+    mine = derived("train_step", base=GrowableModel)
+    model = mine.from_keras(network())
+    assert type(model) is mine
+    assert type(mine.from_keras(model)) is mine
+    with pytest.raises(TypeError, match="Mine, whose `train_step`"):
+        GrowableModel.from_keras(model)
+    called = derived("call", base=GrowableModel)
+    with pytest.raises(TypeError, match="`call` of its own"):
+        called(model.input, model.output).to_keras()
+
+
+def test_what_nothing_grows_for_is_told():
+    tensor = keras.Input((4,))
+    plain = keras.Model(tensor, keras.layers.Dense(2, name="head")(tensor))
+    converted, built = GrowableModel.from_keras(plain), GrowableModel(plain.input, plain.output)
+    for model in (converted, built):
+        model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"stay at their widths(.|\n)*an output of the model") as e:
+        converted.grow(0.5, "random")
+    assert "from_keras" not in str(e.value)
+    with pytest.raises(ValueError, match=r"None of its layers is growable(.|\n)*from_keras"):
+        built.grow(0.5, "random")
