@@ -133,8 +133,10 @@ class _Copier:
         if isinstance(value, (list, tuple)) and isinstance(own, (list, tuple)):
             layers = [each for each in own if isinstance(each, keras.Layer)]
             return [self.copied(each) for each in own] if layers and layers == own else value
-        written_down = isinstance(value, (Mapping, str)) and not isinstance(own, keras.Layer)
-        return own if written_down and callable(own) and not inspect.ismethod(own) else value
+        if not isinstance(value, (Mapping, str)) or isinstance(own, keras.Layer):
+            return value
+        is_object = hasattr(own, "get_config") or (callable(own) and not inspect.ismethod(own))
+        return own if is_object else value
 
     def _arguments(self, layer: keras.Layer, kind: type, objects: Mapping) -> dict[str, Any]:
         """Returns the arguments that a class names, from a layer's config or its attributes."""

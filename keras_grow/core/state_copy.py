@@ -51,7 +51,7 @@ class StateCopy:
         if len(variables) != len(twin.variables):
             counts = f"{len(variables)} variables, and {len(twin.variables)} when made anew"
             raise _refusal(layer, counts)
-        for own, new in zip(variables, twin.variables, strict=True):
+        for own, new in _paired(variables, twin.variables):
             _assign(layer, own, new)
 
     def _is_new(self, value: Any) -> bool:
@@ -168,6 +168,15 @@ def _load_as_saved(layer: keras.Layer, twin: keras.Layer) -> None:
 
 def _as_array(value: Any) -> np.ndarray:
     return value if isinstance(value, np.ndarray) else keras.ops.convert_to_numpy(value)
+
+
+def _paired(own: Sequence, new: Sequence) -> Iterator[tuple]:
+    """Pairs variables by path, where paths tell: a layer that was quantized made them in another
+    order."""
+    new_of = {variable.path: variable for variable in new}
+    if {variable.path for variable in own} == new_of.keys() and len(new_of) == len(own):
+        return ((variable, new_of[variable.path]) for variable in own)
+    return zip(own, new, strict=True)
 
 
 def _assign(layer: keras.Layer, own: keras.Variable, new: keras.Variable) -> None:
