@@ -54,6 +54,18 @@ class GrowableDense(Growable, keras.layers.Dense):
 
     width_argument = "units"
 
+    def quantize(self, mode: Any = None, type_check: bool = True, config: Any = None) -> None:
+        """Quantizes the layer at its present width, after which it no longer grows.
+
+        Args:
+            mode: The mode, as `keras.layers.Dense.quantize` takes it: "int8", "int4", "float8".
+            type_check: Whether to refuse classes derived from this one.
+            config: A `keras.quantizers.QuantizationConfig`, in place of a mode.
+        """
+        # Keras refuses classes derived from its own, which could compute something else.
+        checks = type_check and type(self) is not GrowableDense
+        super().quantize(mode=mode, type_check=checks, config=config)
+
 
 @keras.saving.register_keras_serializable(package="keras_grow")
 class GrowableConv2D(Growable, keras.layers.Conv2D):

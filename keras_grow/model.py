@@ -15,7 +15,7 @@ from keras_grow import methods
 from keras_grow.backend import TrainSteps, share_of_replica, strategy_scope, sync_state
 from keras_grow.channels.budget import count_parameters, plan_budget
 from keras_grow.channels.graph import find_groups
-from keras_grow.channels.report import GrowthReport, report
+from keras_grow.channels.report import GrowthReport, report, why_nothing_grows
 from keras_grow.core import keras_private
 from keras_grow.fit_context import FitContext
 from keras_grow.growing import conversion
@@ -72,16 +72,18 @@ class GrowableModel(TrainSteps, keras.Model):
 
     @classmethod
     def from_keras(cls, model: keras.Model) -> GrowableModel:
-        """Makes a growable copy of a Functional or Sequential model, weights kept.
+        """Makes a growable copy of a Functional or Sequential model, its state kept.
 
         Dense, Conv2D, DepthwiseConv2D and BatchNormalization layers become their growable kind;
-        what stays at its width, and why, is in `growth_report()`. The copy is not compiled.
+        what stays at its width, and why, is in `growth_report()`. All that the layers hold goes
+        along: weights, seeds, vocabularies, adapted statistics. The copy is not compiled.
 
         Args:
             model: A Functional model, or a Sequential one that is built.
 
         Raises:
-            TypeError: if the model is of another kind.
+            TypeError: if the model is of another kind, or of a class whose methods (`train_step`)
+                the copy would not have, or holds a layer that can't be copied.
             ValueError: if it is not built.
 
         Example:
@@ -95,11 +97,17 @@ class GrowableModel(TrainSteps, keras.Model):
         hidden  GrowableDense  hidden  4      yes
         head    GrowableDense  head    3      no: it is an output of the model
         """
-        copy = conversion.with_growable_layers(model)
+        copy = conversion.with_growable_layers(model, cls)
         return cls(copy.input, copy.output, name=model.name)
 
     def to_keras(self) -> keras.Model:
-        """Returns a copy of plain Keras layers, which loads without this package."""
+        """Returns a copy of plain Keras layers, which loads without this package.
+
+        It is a `keras.Model`, which trains as one: a `train_step` of one's own is not part of it.
+
+        Raises:
+            TypeError: if a layer can't be copied, or the model's class has a `call` of its own.
+        """
         copy = conversion.with_plain_layers(self)
         return keras.Model(copy.input, copy.output, name=self.name)
 
@@ -167,9 +175,7 @@ class GrowableModel(TrainSteps, keras.Model):
         graph = find_groups(self)
         if not graph.growable:
             raise ValueError(
-                f"Model `{self.name}` has nothing to grow. Build it of the layers in "
-                "`keras_grow.layers`, or convert it with `GrowableModel.from_keras(model)`.\n"
-                f"{self.growth_report()}"
+                f"Model `{self.name}` has nothing to grow. {why_nothing_grows(self, graph)}"
             )
         sync_state(self)
         budget = plan_budget(graph, rate, max_params, max_widths)

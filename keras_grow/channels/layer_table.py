@@ -350,8 +350,10 @@ def _freeze_untouchable(walk: Walk, layer: kl.Layer, maps: list) -> None:
     """Freezes the groups around a layer whose variables must not be resized."""
     if not layer.trainable:
         walk.freeze(maps, f"`{layer.name}` is not trainable")
-    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
-        walk.freeze(maps, f"`{layer.name}` is quantized or has LoRA weights")
+    if getattr(layer, "quantization_mode", None):
+        walk.freeze(maps, f"`{layer.name}` is quantized")
+    if getattr(layer, "lora_enabled", False):
+        walk.freeze(maps, f"`{layer.name}` has LoRA weights")
 
 
 def _activation_reason(layer: Any) -> str | None:

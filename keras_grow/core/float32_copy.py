@@ -6,25 +6,23 @@ import random
 
 import keras
 
+from keras_grow.core.model_copy import copy_model
+
 
 def copy_in_float32(model: keras.Model) -> keras.Model:
-    """Returns a copy of a model, weights kept, that computes in float32 where the model does not
-    compute in float64: scores are differences too small for half precision.
+    """Returns a copy of a model, its state kept, that computes in float32 where the model does
+    not compute in float64: scores are differences too small for half precision.
 
     Python's random numbers, from which new layers draw their seeds, go on as if there were none.
     """
-
-    def clone(operation):
-        config = operation.get_config()
-        # An operation that is no layer has no dtype of its own.
-        if getattr(operation, "compute_dtype", None) in ("float16", "bfloat16"):
-            config["dtype"] = "float32"
-        return type(operation).from_config(config)
-
     before = random.getstate()
     try:
-        copy = keras.models.clone_model(model, clone_function=clone)
+        return copy_model(model, dtype_of=_float32_for_half)
     finally:
         random.setstate(before)
-    copy.set_weights(model.get_weights())
-    return copy
+
+
+def _float32_for_half(layer: keras.Layer) -> str | None:
+    is_input = isinstance(layer, keras.layers.InputLayer)  # which computes nothing
+    dtype = layer.dtype if is_input else layer.compute_dtype
+    return "float32" if dtype in ("float16", "bfloat16") else None

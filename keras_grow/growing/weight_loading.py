@@ -46,7 +46,9 @@ def all_or_nothing(model: keras.Model, filepath: str | Path) -> Iterator[None]:
                 "the model with the widths of the file (`widths=` of the networks in "
                 "`keras_grow.models`, or `GrowableModel.from_config` of the grown model's config), "
                 "or save and load whole models: `model.save('model.keras')`, "
-                "`keras.models.load_model`. The model is unchanged."
+                "`keras.models.load_model`. Of a search by KerasTuner: its own tuners keep weights "
+                "alone; search with the tuner of the same name in `keras_grow.tuning`, or derive "
+                "yours from `GrowthTuner` there. The model is unchanged."
             ) from error
         raise
 

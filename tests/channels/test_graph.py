@@ -177,7 +177,7 @@ def test_lora_freezes_what_it_touches_and_no_more():
     model = GrowableModel(tensor, keras.layers.Dense(2, name="head")(x))
     model.get_layer("c").enable_lora(2)
     assert growable(model) == {"a": 4, "d": 4}
-    assert reason(model, "c") == "`c` is quantized or has LoRA weights"
+    assert reason(model, "c") == "`c` has LoRA weights"
     model.compile("sgd", "mse")
     event = model.grow(0.5, "net2wider")
     assert event.widths_after == {"a": 6, "d": 6}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from networks import mlp
 from problems import compiled
-from searches import SPLITS, Interrupt, X, Y, hypermodel, search
+from searches import SPLITS, Interrupt, X, Y, build, hypermodel, search
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 import keras_grow
@@ -163,6 +163,16 @@ def test_stock_tuners_are_refused(tmp_path):
         TypeError, match=r"Use the tuner of the same name in `keras_grow\.tuning`.*RandomSearch"
     ):
         search(tmp_path, keras_tuner.RandomSearch)
+
+
+def test_best_models_of_a_stock_tuner_say_which_tuner_keeps_them(tmp_path):
+    tuner = keras_tuner.RandomSearch(
+        build, "val_loss", max_trials=1, seed=1, directory=tmp_path, project_name="search"
+    )
+    callbacks = [keras_grow.GrowthCallback(0.5, every=1, method="net2wider", penalty=None)]
+    tuner.search(**SPLITS, epochs=3, batch_size=32, verbose=0, callbacks=callbacks)
+    with pytest.raises(ValueError, match=r"other widths.*same name in `keras_grow\.tuning`"):
+        tuner.get_best_models()
 
 
 def test_tuner_of_ones_own(tmp_path):

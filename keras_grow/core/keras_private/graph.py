@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,42 @@ def refresh_shapes(model: keras.Model) -> None:
         specs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
         for tensor, spec in zip(node.outputs, specs, strict=True):
             tensor._shape = spec.shape
+
+
+def copy_operation(operation: keras.Operation) -> keras.Operation:
+    """Copies an operation that is no layer: it holds the arguments of its calls, and no state.
+
+    Relies on `Operation._inbound_nodes` and `_outbound_nodes` (keras/src/ops/operation.py).
+    """
+    copy = object.__new__(type(operation))
+    vars(copy).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
+    return copy
+
+
+@functools.cache
+def attributes_of_layers() -> frozenset[str]:
+    """Returns the names of what every layer or Functional model holds of Keras's own.
+
+    Relies on `Layer.__new__` (keras/src/layers/layer.py) putting `build` and `quantize` there.
+    """
+    inputs = keras.Input((1,), name="inputs")
+    model = keras.Model(inputs, inputs, name="model")
+    model.compile("sgd", "mse")
+    held = {*vars(keras.Layer(name="layer")), *vars(model)}
+    later = {"_build_shapes_dict", "_functional", "_tracker", "history", "stop_training"}
+    # Not arguments of every layer, but what can be set on any.
+    settable = {"activity_regularizer", "autocast", "supports_jit"}
+    return frozenset(held | later) - settable
+
+
+def recorded_arguments(layer: keras.Layer) -> dict[str, Any]:
+    """Returns the arguments that a layer was made with, where Keras could record them.
+
+    `keras.Model.get_config` leaves them out. Relies on `Operation._auto_config`
+    (keras/src/ops/operation.py).
+    """
+    recorded = getattr(layer, "_auto_config", None)
+    return {} if recorded is None else dict(recorded.config)
 
 
 def is_functional(model: keras.Model) -> bool:
