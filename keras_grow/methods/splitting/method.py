@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -138,10 +137,7 @@ def draw_pieces(data: Any, examples: int, rng: np.random.Generator) -> list[tupl
         examples: Number of examples; fewer where there are no more.
         rng: The source of the draw.
     """
-    batches = data.batches(1, rng)
-    needed = math.ceil(examples / _length(batches[0]))
-    if needed > 1:
-        batches = data.batches(needed, rng)
+    batches = data.examples(examples, rng)
     pieces, left = [], examples
     for batch in batches:
         size = min(_length(batch), left)
