@@ -17,8 +17,10 @@ import numpy as np
 from keras_grow.backend import strategy_scope
 from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core import keras_private
-from keras_grow.core.widening import Widening, gather_index
+from keras_grow.core.widening import Widening
+from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.resizing import widen_model
+from keras_grow.growing.rewidening import shapes_at
 from keras_grow.methods.scoring_data import PassingData
 from keras_grow.model import GrowableModel
 
@@ -73,9 +75,17 @@ def restore(model: GrowableModel, callbacks: Sequence, content: Content, arrays:
     widen_model(model, graph, _to_widths(graph, wanted))
     assign_all(model.variables, arrays["model"])
     assign_all(_optimizer_variables(model), arrays["optimizer"])
-    model.set_growth_state(content["growth"])
+    model.set_growth_state(_renamed(content, graph))
     if arrays["global seed"]:
         assign_all([keras_private.global_seed_state(make=True)], arrays["global seed"])
+
+
+def _renamed(content: Content, graph: ChannelGraph) -> dict:
+    """Returns a growth state with the present names: Keras numbers those it makes up."""
+    names = dict(zip(content["widths"], graph.growable, strict=True))
+    events = [GrowthEvent.from_dict(event) for event in content["growth"]["history"]]
+    history = [event.with_names(names).to_dict() for event in events]
+    return {**content["growth"], "history": history}
 
 
 def restore_metrics(model: GrowableModel, arrays: Arrays, batch: Any) -> None:
@@ -147,7 +157,8 @@ def _check(
     optimizers = list(keras_private.optimizers_of(model.optimizer))
     _check_same("layers", content["layers"], _kinds(model.layers))
     _check_same("groups that can grow", len(widths), len(graph.growable))
-    expected = _shapes(model, graph, _to_widths(graph, widths))
+    shapes = shapes_at(graph, model.variables, dict(zip(graph.growable, widths, strict=True)))
+    expected = [(shape, v.dtype) for shape, v in zip(shapes, model.variables, strict=True)]
     _check_same("weights", [(a.shape, str(a.dtype)) for a in arrays["model"]], expected)
     _check_same("optimizers", content["optimizers"], _kinds(optimizers))
     # Slots are as long as the weights that they belong to.
@@ -164,18 +175,6 @@ def _check_same(what: str, saved: Any, present: Any) -> None:
         unequal = len(saved) != len(present)
         saved, present = (len(saved), len(present)) if unequal else pairs[0]
     raise ValueError(f"its {what} differ: {saved} in the backup, {present} in this run")
-
-
-def _shapes(
-    model: GrowableModel, graph: ChannelGraph, widenings: Sequence[Widening]
-) -> list[tuple[tuple, str]]:
-    """Returns shape and dtype of each variable after the widenings."""
-    chosen = {widening.group: widening for widening in widenings}
-    shapes = {id(v): list(v.shape) for v in model.variables}
-    for item in graph.variables:
-        for axis in item.axes:
-            shapes[id(item.variable)][axis.axis] = len(gather_index(axis.segments, chosen))
-    return [(tuple(shapes[id(v)]), v.dtype) for v in model.variables]
 
 
 def _restore_callbacks(callbacks: Sequence, states: Sequence) -> None:
