@@ -33,8 +33,8 @@ from keras_grow.penalty.similarity import SimilarityPenalty
 from keras_grow.penalty.window import PenaltyWindow, model_similarity, penalised_kernels
 from keras_grow.utils.checks import check_ceilings, check_epoch, check_rate
 
-# Set while the task loss is computed.
-_SCORING: ContextVar[bool] = ContextVar("scoring", default=False)
+# While the task loss is computed: what stands for the losses of the layers.
+_SCORING: ContextVar[list | None] = ContextVar("scoring", default=None)
 
 
 @keras.saving.register_keras_serializable(package="keras_grow")
@@ -319,12 +319,24 @@ class GrowableModel(TrainSteps, keras.Model):
         """The metrics of `compile`, and the state of the penalty's window."""
         return super().metrics + ([] if self._window is None else [self._window.state])
 
-    def task_loss(self, x, y, y_pred, sample_weight=None):
+    def task_loss(self, x, y, y_pred, sample_weight=None, added: Sequence = ()):
         """Computes the loss of `compile` alone, for scoring: no regularizer, no penalty.
 
-        Nothing is assigned: a loss may note metrics.
+        Where `compile` was given none, the task is what layers add in a call (`add_loss`, activity
+        regularizers). Nothing is assigned: a loss may note metrics.
+
+        Args:
+            x: Inputs.
+            y: Targets.
+            y_pred: Outputs.
+            sample_weight: Weights of the examples.
+            added: The losses that layers added in the call that computed the outputs.
+
+        Raises:
+            ValueError: if there is no loss at all.
         """
-        token = _SCORING.set(True)
+        self.check_task_loss(added)
+        token = _SCORING.set([] if self.loss is not None else list(added))
         try:
             with keras.StatelessScope():
                 return self.compute_loss(
@@ -333,10 +345,21 @@ class GrowableModel(TrainSteps, keras.Model):
         finally:
             _SCORING.reset(token)
 
+    def check_task_loss(self, added: Sequence) -> None:
+        """Refuses to score neurons by no loss at all; `added` is as for `task_loss`."""
+        own = type(self).compute_loss is not GrowableModel.compute_loss
+        if self.loss is None and not added and not own:
+            raise ValueError(
+                f"Neurons can't be scored: model `{self.name}` was compiled without a loss, and no "
+                "layer adds one (`add_loss`) when it is called with `training=False`. Pass a loss "
+                "to `compile`, or use a method that needs no data ('net2wider', 'random')."
+            )
+
     @property
     def losses(self) -> list:
-        """Losses of regularizers and of `add_loss`; while neurons are scored, none."""
-        return [] if _SCORING.get() else super().losses
+        """Losses of regularizers and of `add_loss`; while neurons are scored, see `task_loss`."""
+        scored = _SCORING.get()
+        return super().losses if scored is None else scored
 
     def load_weights(self, filepath: str | Path, skip_mismatch: bool = False, **kwargs) -> None:
         """Loads weights as `keras.Model.load_weights` does, or changes nothing.
@@ -440,7 +463,7 @@ class GrowableModel(TrainSteps, keras.Model):
                 f"since={since!r}"
             )
         number = growths_before(graph, weights, history, len(history))
-        if number is None:
+        if number is None and len(weights) == len(self.weights):
             check_shapes(self, weights)
         if number is None or (since is not None and history.index(since) != number):
             raise ValueError(

@@ -296,10 +296,11 @@ def _until(count: int, batches: Iterator) -> Iterator:
 def _check_fits(model: keras.Model, batch: tuple) -> None:
     """Refuses batches that the model or its loss can't take."""
     x, y, sample_weight = batch
+    with unfitting("data", model, batch), keras.StatelessScope(collect_losses=True) as scope:
+        predicted = model(x, training=False)
+    model.check_task_loss(scope.losses)
     with unfitting("data", model, batch):
-        with keras.StatelessScope():
-            predicted = model(x, training=False)
-        model.task_loss(x, y, predicted, sample_weight)
+        model.task_loss(x, y, predicted, sample_weight, scope.losses)
 
 
 def _is_indexed(x: Any) -> bool:

@@ -287,17 +287,16 @@ def _factors(
     to a shift, of zero, which is added there.
     """
     numbers = {id(layer.after): number for number, layer in enumerate(layers.values())}
-    scope = partial(
-        keras.StatelessScope, state_mapping=list(zip(network.weights, weights, strict=True))
-    )
+    mapping = list(zip(network.weights, weights, strict=True))
+    scope = partial(keras.StatelessScope, state_mapping=mapping, collect_losses=True)
 
     def loss(*shifts):
         def shifted(tensor, value):
             return value + shifts[numbers[id(tensor)]] if id(tensor) in numbers else value
 
-        with scope():
+        with scope() as held:
             outputs, values = keras_private.run_calls(network, x, shifted)
-        return model.task_loss(x, y, outputs, sample_weight), values
+        return model.task_loss(x, y, outputs, sample_weight, held.losses), values
 
     value, pullback, values = vjp(loss, shifts, has_aux=True)
     gradients = pullback(keras.ops.ones_like(value))
