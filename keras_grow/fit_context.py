@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_grow.growing.events import GrowthEvent
 from keras_grow.methods.scoring_data import PassingData, ScoringData, training_data
 from keras_grow.utils.checks import check_callbacks
 
@@ -49,6 +50,12 @@ class FitContext:
             own.on_train_batch_end = self.data.step_done
         # First, so that all others see what it logs.
         return {**self.arguments, **changed, "callbacks": [own, *self.arguments["callbacks"]]}
+
+    def tell_of_growth(self, event: GrowthEvent) -> None:
+        """Calls the callbacks of this `fit` that define `on_growth(event)`."""
+        for callback in self.arguments["callbacks"]:
+            if hasattr(callback, "on_growth"):
+                callback.on_growth(event)
 
     def _end_epoch(self, epoch: int, logs: dict | None) -> None:
         """Counts down the penalty's window, once an epoch, whoever armed it."""

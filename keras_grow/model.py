@@ -23,6 +23,7 @@ from keras_grow.growing.agreement import agreed
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.failures import check_finite, explained
 from keras_grow.growing.resizing import widened
+from keras_grow.growing.rewidening import at_growths, growths_before, widen_weights
 from keras_grow.growing.slots import check_slots
 from keras_grow.growing.weight_loading import all_or_nothing, check_save_path, check_shapes
 from keras_grow.methods import GrowthMethod
@@ -32,8 +33,8 @@ from keras_grow.penalty.similarity import SimilarityPenalty
 from keras_grow.penalty.window import PenaltyWindow, model_similarity, penalised_kernels
 from keras_grow.utils.checks import check_ceilings, check_epoch, check_rate
 
-# Set while the task loss is computed.
-_SCORING: ContextVar[bool] = ContextVar("scoring", default=False)
+# While the task loss is computed: what stands for the losses of the layers.
+_SCORING: ContextVar[list | None] = ContextVar("scoring", default=None)
 
 
 @keras.saving.register_keras_serializable(package="keras_grow")
@@ -67,6 +68,8 @@ class GrowableModel(TrainSteps, keras.Model):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._growth_history: tuple[GrowthEvent, ...] = ()
+        # Growths that the model has been taken back from, and could be taken to again.
+        self._undone_growths: tuple[GrowthEvent, ...] = ()
         self._window: PenaltyWindow | None = None
         self._fit_context: FitContext | None = None
 
@@ -146,7 +149,8 @@ class GrowableModel(TrainSteps, keras.Model):
     ) -> GrowthEvent | None:
         """Grows the model once.
 
-        The model, its variables, its optimizer and their slots stay the same objects.
+        The model, its variables, its optimizer and their slots stay the same objects. Within `fit`,
+        callbacks that define `on_growth(event)` are told.
 
         Args:
             rate: Fraction of the neurons (channels of the groups that can grow) to add.
@@ -192,9 +196,12 @@ class GrowableModel(TrainSteps, keras.Model):
                 return None
             check_choice(method, budget, widenings)
             with widened(self, graph, widenings) as undo:
-                undo.callback(setattr, self, "_growth_history", self._growth_history)
+                undo.callback(self._set_growths, self._growth_history, self._undone_growths)
                 self._record(graph, widenings, method, rate, epoch, (started, chosen))
-        return self._growth_history[-1]
+        event = self._growth_history[-1]
+        if self._fit_context is not None:
+            self._fit_context.tell_of_growth(event)
+        return event
 
     def _data_for(self, method: GrowthMethod, data: Any) -> ScoringData | None:
         """Returns the data that a method scores neurons on: what it was given, or `fit`'s."""
@@ -223,8 +230,17 @@ class GrowableModel(TrainSteps, keras.Model):
             unhelpful=sum(w.unhelpful for w in widenings),
             seconds_choosing=times[1] - times[0],
             seconds_widening=time.perf_counter() - times[1],
+            sources={w.group: w.sources.tolist() for w in widenings},
+            outgoing_scale={
+                w.group: w.outgoing_scale.tolist()
+                for w in widenings
+                if np.any(w.outgoing_scale != 1)
+            },
         )
-        self._growth_history += (event,)
+        self._set_growths((*self._growth_history, event.bound_to(self)), ())
+
+    def _set_growths(self, history: tuple, undone: tuple) -> None:
+        self._growth_history, self._undone_growths = history, undone
 
     def arm(self, penalty: SimilarityPenalty) -> None:
         """Makes the penalty part of the training loss for `penalty.epochs` epochs from now.
@@ -309,12 +325,24 @@ class GrowableModel(TrainSteps, keras.Model):
         """The metrics of `compile`, and the state of the penalty's window."""
         return super().metrics + ([] if self._window is None else [self._window.state])
 
-    def task_loss(self, x, y, y_pred, sample_weight=None):
+    def task_loss(self, x, y, y_pred, sample_weight=None, added: Sequence = ()):
         """Computes the loss of `compile` alone, for scoring: no regularizer, no penalty.
 
-        Nothing is assigned: a loss may note metrics.
+        Where `compile` was given none, the task is what layers add in a call (`add_loss`, activity
+        regularizers). Nothing is assigned: a loss may note metrics.
+
+        Args:
+            x: Inputs.
+            y: Targets.
+            y_pred: Outputs.
+            sample_weight: Weights of the examples.
+            added: The losses that layers added in the call that computed the outputs.
+
+        Raises:
+            ValueError: if there is no loss at all.
         """
-        token = _SCORING.set(True)
+        self.check_task_loss(added)
+        token = _SCORING.set([] if self.loss is not None else list(added))
         try:
             with keras.StatelessScope():
                 return self.compute_loss(
@@ -323,10 +351,21 @@ class GrowableModel(TrainSteps, keras.Model):
         finally:
             _SCORING.reset(token)
 
+    def check_task_loss(self, added: Sequence) -> None:
+        """Refuses to score neurons by no loss at all; `added` is as for `task_loss`."""
+        own = type(self).compute_loss is not GrowableModel.compute_loss
+        if self.loss is None and not added and not own:
+            raise ValueError(
+                f"Neurons can't be scored: model `{self.name}` was compiled without a loss, and no "
+                "layer adds one (`add_loss`) when it is called with `training=False`. Pass a loss "
+                "to `compile`, or use a method that needs no data ('net2wider', 'random')."
+            )
+
     @property
     def losses(self) -> list:
-        """Losses of regularizers and of `add_loss`; while neurons are scored, none."""
-        return [] if _SCORING.get() else super().losses
+        """Losses of regularizers and of `add_loss`; while neurons are scored, see `task_loss`."""
+        scored = _SCORING.get()
+        return super().losses if scored is None else scored
 
     def load_weights(self, filepath: str | Path, skip_mismatch: bool = False, **kwargs) -> None:
         """Loads weights as `keras.Model.load_weights` does, or changes nothing.
@@ -345,9 +384,100 @@ class GrowableModel(TrainSteps, keras.Model):
             super().load_weights(filepath, **kwargs)
 
     def set_weights(self, weights: Sequence) -> None:
-        """Sets the weights as `keras.Model.set_weights` does, or changes nothing."""
-        check_shapes(self, weights)
-        super().set_weights(weights)
+        """Sets the weights as `keras.Model.set_weights` does, or changes nothing.
+
+        Weights of a width that the model has had before take it back there: widths, optimizer slots
+        and growth history become those of then, and the penalty's window is closed. Weights of the
+        width that it was taken back from take it there again, until it grows another way.
+
+        Args:
+            weights: Arrays as `get_weights()` returns them.
+
+        Raises:
+            ValueError: if they are of shapes that the model has not had.
+
+        Example:
+
+        >>> import keras, keras_grow
+        >>> inputs = keras.Input((8,))
+        >>> x = keras_grow.layers.GrowableDense(4, activation="relu", name="hidden")(inputs)
+        >>> model = keras_grow.GrowableModel(inputs, keras.layers.Dense(3)(x))
+        >>> model.compile("sgd", "mse")
+        >>> narrow = model.get_weights()
+        >>> event = model.grow(0.5, method="net2wider")
+        >>> model.set_weights(narrow)
+        >>> model.widths, model.growth_history
+        ({'hidden': 4}, [])
+        """
+        sync_state(self)
+        events, growths = self._growth_history + self._undone_growths, len(self._growth_history)
+        graph = find_groups(self) if events else None
+        number = growths_before(graph, weights, events, growths) if events else None
+        if number is None or number == growths:
+            check_shapes(self, weights)
+            super().set_weights(weights)
+            return
+        with (
+            explained(f"Taking model `{self.name}` to other widths"),
+            at_growths(self, graph, events, growths, number) as undo,
+        ):
+            undo.callback(self._set_growths, self._growth_history, self._undone_growths)
+            undo.callback(setattr, self, "_window", self._window)
+            super().set_weights(weights)
+            self._set_growths(events[:number], events[number:])
+            self._set_window(None)
+
+    def widen_weights(
+        self, weights: Sequence, since: GrowthEvent | None = None
+    ) -> list[np.ndarray]:
+        """Takes weights of an earlier width of this model to the present one.
+
+        For weights that a callback keeps: an average, a teacher, those at the start. They are
+        widened as the optimizer's own average of weights: copied channels are copied and scaled as
+        they were in the model, without the noise or the step that a method adds to copies; fresh
+        channels get their present weights.
+
+        Args:
+            weights: Arrays as `get_weights()` returned them at the earlier width.
+            since: The growth that came next, one of `growth_history`. Defaults to the one that the
+                shapes tell.
+
+        Returns:
+            Arrays of the shapes of `get_weights()`. The model is not changed.
+
+        Raises:
+            ValueError: if they are of shapes that the model has not had.
+
+        Example:
+
+        >>> import keras, keras_grow
+        >>> inputs = keras.Input((8,))
+        >>> x = keras_grow.layers.GrowableDense(4, activation="relu", name="hidden")(inputs)
+        >>> model = keras_grow.GrowableModel(inputs, keras.layers.Dense(3)(x))
+        >>> model.compile("sgd", "mse")
+        >>> start = model.get_weights()
+        >>> event = model.grow(0.5, method="net2wider")
+        >>> [value.shape for value in model.widen_weights(start)]
+        [(8, 6), (6,), (6, 3), (3,)]
+        """
+        sync_state(self)
+        graph = find_groups(self)
+        history = self._growth_history
+        if since is not None and since not in history:
+            raise ValueError(
+                "`since` must be a growth of this model, one of `growth_history`. Received: "
+                f"since={since!r}"
+            )
+        number = growths_before(graph, weights, history, len(history))
+        if number is None and len(weights) == len(self.weights):
+            check_shapes(self, weights)
+        if number is None or (since is not None and history.index(since) != number):
+            raise ValueError(
+                "`weights` must be all weights of the model, as `get_weights()` returned them"
+                + ("" if since is None else f" just before the growth '{since}'")
+                + f". Received: {len(weights)} arrays of shapes {[np.shape(w) for w in weights]}"
+            )
+        return widen_weights(graph, weights, history[number:])
 
     def save(self, filepath: str | Path, *args, **kwargs) -> None:
         """Saves the whole model, as `keras.Model.save` does, in the `.keras` format."""
@@ -365,7 +495,8 @@ class GrowableModel(TrainSteps, keras.Model):
 
     def set_growth_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `get_growth_state` returned, in a model of the same widths."""
-        self._growth_history = tuple(GrowthEvent.from_dict(e) for e in state["history"])
+        history = (GrowthEvent.from_dict(event) for event in state["history"])
+        self._set_growths(tuple(event.bound_to(self) for event in history), ())
         window = state["window"]
         if window:
             kernels = penalised_kernels(find_groups(self))

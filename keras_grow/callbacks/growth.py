@@ -98,6 +98,7 @@ class GrowthCallback(keras.callbacks.Callback):
         """A ceiling reached in another run doesn't count in this one."""
         self._stopped = False
         self._first_epoch = True
+        self._check_backup()
         epochs = self.params.get("epochs")
         if epochs is not None and not self.schedule.may_grow(epochs):
             warnings.warn(
@@ -105,6 +106,18 @@ class GrowthCallback(keras.callbacks.Callback):
                 "before the first growth (epochs are counted anew by each `fit`, and none grows "
                 "after its last). Train for more epochs, grow sooner (`every=`), or go on with "
                 "`fit(initial_epoch=..., epochs=...)`.",
+                stacklevel=2,
+            )
+
+    def _check_backup(self) -> None:
+        """Warns of a callback of Keras that can't take a grown run up again."""
+        context = self.model.fit_context
+        callbacks = () if context is None else context.arguments["callbacks"]
+        if any(isinstance(c, keras.callbacks.BackupAndRestore) for c in callbacks):
+            warnings.warn(
+                "`keras.callbacks.BackupAndRestore` can't resume a run once it has grown: it loads "
+                "the weights into a model of the first widths. Use "
+                "`keras_grow.GrowthBackup(folder)` in its place, as the last callback.",
                 stacklevel=2,
             )
 

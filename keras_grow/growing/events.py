@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from keras_grow.core.widening import Widening
+
+
+class Widens(Protocol):
+    """What an event asks of its model."""
+
+    name: str
+
+    def widen_weights(self, weights: Sequence, since: GrowthEvent) -> list[np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -21,6 +36,10 @@ class GrowthEvent:
             not help.
         seconds_choosing: Time the method took to choose, in seconds.
         seconds_widening: Time the widening took, in seconds (without the tracing of the next step).
+        sources: Group name -> for each channel afterwards the channel before that it copies, or -1
+            for a fresh one; of the groups that were widened.
+        outgoing_scale: Group name -> for each channel afterwards the factor on the weights out of
+            it; of the groups where one of them isn't 1.
 
     Example:
 
@@ -42,6 +61,8 @@ class GrowthEvent:
     unhelpful: int = 0
     seconds_choosing: float = 0.0
     seconds_widening: float = 0.0
+    sources: dict[str, list[int]] = field(default_factory=dict)
+    outgoing_scale: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def neurons_before(self) -> int:
@@ -57,6 +78,75 @@ class GrowthEvent:
     def seconds(self) -> float:
         """Time of the growth, choosing and widening, in seconds."""
         return self.seconds_choosing + self.seconds_widening
+
+    @property
+    def keeps_widenings(self) -> bool:
+        """Whether the event says what its channels copy. Files of version 0.1 don't."""
+        return self._widened <= set(self.sources)
+
+    @property
+    def _widened(self) -> set[str]:
+        return {n for n, width in self.widths_after.items() if width != self.widths_before[n]}
+
+    @property
+    def widenings(self) -> list[Widening]:
+        """What was done to each group that was widened, without what was added to the weights.
+
+        Where the event doesn't keep it, the first channels are the ones from before.
+        """
+        first = {
+            name: [*range(self.widths_before[name])]
+            + [-1] * (self.widths_after[name] - self.widths_before[name])
+            for name in sorted(self._widened - set(self.sources))
+        }
+        return [
+            Widening(name, sources, self.outgoing_scale.get(name))
+            for name, sources in (first | self.sources).items()
+        ]
+
+    def widen(self, weights: Sequence) -> list[np.ndarray]:
+        """Takes weights from just before this growth to the present widths of its model.
+
+        See `GrowableModel.widen_weights`.
+
+        Args:
+            weights: Arrays as `model.get_weights()` returned them before the growth.
+
+        Raises:
+            ValueError: if the event belongs to no model (any more), or the weights don't fit.
+        """
+        model = self._model and self._model()
+        if model is None:
+            raise ValueError(
+                "This event belongs to no model. Take it from `model.growth_history`, or call "
+                "`model.widen_weights(weights)`."
+            )
+        return model.widen_weights(weights, since=self)
+
+    # The model that has grown, referred to weakly: an event is data, and not compared by it.
+    _model = None
+
+    def bound_to(self, model: Widens) -> GrowthEvent:
+        """Returns the event, as one of a model's."""
+        event = replace(self)
+        object.__setattr__(event, "_model", weakref.ref(model))
+        return event
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_model"}
+
+    def with_names(self, names: Mapping[str, str]) -> GrowthEvent:
+        """Returns the event of the same network with other layer names.
+
+        Args:
+            names: Group name -> its other name.
+        """
+        fields = ("widths_before", "widths_after", "sources", "outgoing_scale")
+        renamed = {
+            field: {names.get(name, name): value for name, value in getattr(self, field).items()}
+            for field in fields
+        }
+        return replace(self, **renamed)
 
     def to_dict(self) -> dict:
         """Returns the event as a dictionary that JSON can hold."""

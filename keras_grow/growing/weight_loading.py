@@ -46,31 +46,33 @@ def all_or_nothing(model: keras.Model, filepath: str | Path) -> Iterator[None]:
                 "the model with the widths of the file (`widths=` of the networks in "
                 "`keras_grow.models`, or `GrowableModel.from_config` of the grown model's config), "
                 "or save and load whole models: `model.save('model.keras')`, "
-                "`keras.models.load_model`. Of a search by KerasTuner: its own tuners keep weights "
-                "alone; search with the tuner of the same name in `keras_grow.tuning`, or derive "
-                "yours from `GrowthTuner` there. The model is unchanged."
+                "`keras.models.load_model`. A model goes back to weights of its own earlier widths "
+                "by `set_weights`; a run that was killed goes on with `keras_grow.GrowthBackup` in "
+                "place of `keras.callbacks.BackupAndRestore`. Of a search by KerasTuner: its own "
+                "tuners keep weights alone; search with the tuner of the same name in "
+                "`keras_grow.tuning`, or derive yours from `GrowthTuner` there. The model is "
+                "unchanged."
             ) from error
         raise
 
 
 def check_shapes(model: keras.Model, weights: Sequence) -> None:
-    """Refuses weights of a model of other widths.
+    """Refuses weights of other shapes than a model's.
 
     Raises:
         ValueError: naming the first variables whose shape differs.
     """
-    pairs = list(zip(model.weights, weights, strict=False))
     differing = [
         f"`{variable.path}` is of shape {tuple(variable.shape)}, not {tuple(np.shape(value))}"
-        for variable, value in pairs
+        for variable, value in zip(model.weights, weights, strict=False)
         if tuple(variable.shape) != tuple(np.shape(value))
     ]
     if differing:
         raise ValueError(
-            f"The weights are of a model of other widths: {', '.join(differing[:3])}. Weights from "
-            "before a growth don't fit after it (nor do the best weights that `EarlyStopping` "
-            "restores): keep whole models, as `keras.callbacks.ModelCheckpoint('{epoch}.keras')` "
-            "does. The model is unchanged."
+            f"The weights are of a model of other widths: {', '.join(differing[:3])}. Weights of "
+            "widths that this model has had itself would take it back there; these are of no such "
+            "width. Keep whole models, as `keras.callbacks.ModelCheckpoint('{epoch}.keras')` does. "
+            "The model is unchanged."
         )
 
 

@@ -11,9 +11,10 @@ first epoch of a `fit`, as where a saved model goes on, reads the first batches 
 from __future__ import annotations
 
 import itertools
+import math
 import types
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -41,7 +42,24 @@ class ScoringData:
         Raises:
             ValueError: if the data yields nothing, or batches that don't fit the model.
         """
-        drawn = self._draw(count, rng)
+        return self._checked(self._draw(count, rng))
+
+    def examples(self, count: int, rng: np.random.Generator) -> list[tuple]:
+        """Returns batches of so many examples in all; fewer where the data has no more.
+
+        Args:
+            count: Number of examples, if all batches are as large as the first one.
+            rng: The source of the draw, where there is one.
+
+        Raises:
+            ValueError: as `batches`.
+        """
+        batches = self.batches(1, rng)
+        needed = math.ceil(count / _examples_in(batches[0]))
+        return batches if needed == 1 else self.batches(needed, rng)
+
+    def _checked(self, drawn: Iterable) -> list[tuple]:
+        """Returns batches as `(x, y, sample_weight)`; refuses none, and those that don't fit."""
         batches = [keras.utils.unpack_x_y_sample_weight(batch) for batch in drawn]
         if not batches:
             raise ValueError(
@@ -134,6 +152,10 @@ class ReadData(ScoringData):
 
     def _draw(self, count: int, rng: np.random.Generator) -> Iterable:
         return itertools.islice(iter(self._batches), count)
+
+    def examples(self, count: int, rng: np.random.Generator) -> list[tuple]:
+        """See `ScoringData.examples`. Reads once: an iterator has lost what was read."""
+        return self._checked(_until(count, iter(self._batches)))
 
 
 class PassingData(ScoringData):
@@ -228,9 +250,19 @@ def as_scoring_data(data: Any) -> ScoringData:
 def _batches_of(data: Iterable) -> Iterable:
     """Returns the batches of a data set as `fit` reads them; of another iterable, as they are."""
     try:
-        return keras_private.adapter_of(data).get_numpy_iterator()
+        return _FromTheStart(keras_private.adapter_of(data).get_numpy_iterator)
     except ValueError:  # of no kind that `fit` takes
         return data
+
+
+class _FromTheStart:
+    """Batches that can be read again and again, of what makes an iterator over them."""
+
+    def __init__(self, make_iterator: Callable[[], Iterable]):
+        self._make_iterator = make_iterator
+
+    def __iter__(self) -> Iterator:
+        return iter(self._make_iterator())
 
 
 def _check_lengths(arrays: tuple) -> None:
@@ -247,13 +279,28 @@ def _length(array: Any) -> int:
     return int(array.shape[0]) if hasattr(array, "shape") else len(array)
 
 
+def _examples_in(batch: Any) -> int:
+    return _length(keras.tree.flatten(keras.utils.unpack_x_y_sample_weight(batch)[0])[0])
+
+
+def _until(count: int, batches: Iterator) -> Iterator:
+    """Yields batches until there are so many examples."""
+    while count > 0:
+        batch = next(batches, None)
+        if batch is None:
+            return
+        count -= max(_examples_in(batch), 1)
+        yield batch
+
+
 def _check_fits(model: keras.Model, batch: tuple) -> None:
     """Refuses batches that the model or its loss can't take."""
     x, y, sample_weight = batch
+    with unfitting("data", model, batch), keras.StatelessScope(collect_losses=True) as scope:
+        predicted = model(x, training=False)
+    model.check_task_loss(scope.losses)
     with unfitting("data", model, batch):
-        with keras.StatelessScope():
-            predicted = model(x, training=False)
-        model.task_loss(x, y, predicted, sample_weight)
+        model.task_loss(x, y, predicted, sample_weight, scope.losses)
 
 
 def _is_indexed(x: Any) -> bool:

@@ -78,7 +78,9 @@ class WidenedCopy:
 
     def loss(self, values: Sequence, x: Any, y: Any, sample_weight: Any) -> Any:
         """Computes the task loss of a batch, with given values of the widened weights."""
-        return self._model.task_loss(x, y, self.outputs(values, x), sample_weight)
+        with self._holding(values) as scope:
+            outputs = self._network(x, training=False)
+        return self._model.task_loss(x, y, outputs, sample_weight, scope.losses)
 
     def norm_inputs(self, values: Sequence, x: Any) -> list[tuple[Any, Any]]:
         """Returns (normalisation, what goes into it) for all that widened channels run through."""
@@ -116,7 +118,7 @@ class WidenedCopy:
 
     def _holding(self, values: Sequence) -> keras.StatelessScope:
         mapping = list(zip(self._targets, values, strict=True))
-        return keras.StatelessScope(state_mapping=mapping)
+        return keras.StatelessScope(state_mapping=mapping, collect_losses=True)
 
 
 def axes_beside_channels(norm: keras.layers.BatchNormalization, value: Any) -> list[int]:

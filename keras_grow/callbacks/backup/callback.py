@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from keras_grow.backend import sync_state
 from keras_grow.backend.tf_data import is_dataset, make_iterators
+from keras_grow.callbacks.backup import keras_callbacks
 from keras_grow.callbacks.backup import state as training_state
 from keras_grow.callbacks.backup.file import read_backup, write_backup
 from keras_grow.callbacks.backup.skipped_steps import SkippedSteps
@@ -29,9 +31,9 @@ class GrowthBackup(keras.callbacks.Callback):
 
     As `keras.callbacks.BackupAndRestore`, for models that grow: run the same script again after
     it was killed, and `fit` widens the model to where it was, puts everything back (weights,
-    optimizer slots, growth history, penalty, schedule, seeds, history of the logs) and trains the
-    epochs that are missing. What that covers, and what a data pipeline must do for a run that goes
-    on to equal one that never stopped, is in `docs/saving.md`.
+    optimizer slots, growth history, penalty, schedule, seeds, history of the logs, the patience of
+    Keras's own callbacks) and trains the epochs that are missing. What that covers, and what a data
+    pipeline must do for a run that goes on to equal one that never stopped, is in `docs/saving.md`.
 
     A backup is written beside the previous one, which it replaces when it is whole and on the
     disk. Put the callback last, or at least after `GrowthCallback`.
@@ -47,6 +49,7 @@ class GrowthBackup(keras.callbacks.Callback):
     Raises:
         ValueError: if an argument is wrong; when `fit` begins, if the backup is damaged or another
             network's, naming the file, or if the callback comes before one whose state it saves.
+            (Of Keras's own callbacks a warning says so.)
         TypeError: if an argument, or the model that it is used with, is of the wrong type.
 
     Example:
@@ -126,6 +129,7 @@ class GrowthBackup(keras.callbacks.Callback):
     def on_train_begin(self, logs=None) -> None:
         """Goes on from the backup, where there is one."""
         self._begin({})
+        self._check_order()
         for callback in self._stateful():
             callback.get_state()  # one that can't be saved says so now, not after an epoch
         for leftover in self.path.parent.glob(PARTIAL + "*"):  # of a process killed while writing
@@ -145,11 +149,28 @@ class GrowthBackup(keras.callbacks.Callback):
                 )
         return stateful
 
+    def _of_keras(self) -> list:
+        """Returns Keras's own callbacks before this one that remember anything."""
+        callbacks = self.model.fit_context.arguments["callbacks"]
+        return [c for c in callbacks[: callbacks.index(self)] if _remembers(c)]
+
+    def _check_order(self) -> None:
+        """Warns of callbacks of Keras whose state can't be saved, as they act after this one."""
+        callbacks = self.model.fit_context.arguments["callbacks"]
+        late = [c for c in callbacks[callbacks.index(self) :] if _remembers(c)]
+        if late:
+            warnings.warn(
+                f"`GrowthBackup` comes before `{type(late[0]).__name__}` in `callbacks`, which "
+                "will start anew in a run that goes on. Put `GrowthBackup` last.",
+                stacklevel=2,
+            )
+
     def _restore(self) -> None:
         content, arrays = read_backup(self.path)
         try:
             self._check_steps(content)
-            training_state.restore(self.model, self._stateful(), content, arrays)
+            callbacks = self._stateful(), self._of_keras()
+            training_state.restore(self.model, *callbacks, content, arrays)
         except ValueError as error:
             raise ValueError(
                 f"{self.path} can't be gone on from: {error}. Build and compile the model as in "
@@ -162,7 +183,9 @@ class GrowthBackup(keras.callbacks.Callback):
         if not self._steps_before:
             training_state.restore_kept(self.model, content, arrays)
         self._pass_epochs(content["epoch"])
-        keras_private.set_first_epoch(self.model, content["epoch"])
+        stopped = keras_callbacks.has_stopped(self._of_keras())
+        first_epoch = self.params["epochs"] if stopped else content["epoch"]
+        keras_private.set_first_epoch(self.model, first_epoch)
         self._say(content)
 
     def _pass_epochs(self, epoch: int) -> None:
@@ -210,6 +233,8 @@ class GrowthBackup(keras.callbacks.Callback):
     def _end_skipping(self) -> None:
         self._skipped.end()
         training_state.restore_kept(self.model, *self._waiting)
+        # They have counted the batches that were passed over.
+        training_state.restore_callbacks_of_keras(self._of_keras(), *self._waiting)
         self._step, self._steps_before = self._steps_before, 0
         self._skipped, self._waiting = None, ()
 
@@ -246,7 +271,7 @@ class GrowthBackup(keras.callbacks.Callback):
     def _save(self, epoch: int, step: int) -> None:
         self._since_saving = 0
         sync_state(self.model)
-        content, arrays = training_state.capture(self.model, self._stateful())
+        content, arrays = training_state.capture(self.model, self._stateful(), self._of_keras())
         if not step:
             arrays.pop("metrics")  # an epoch starts with new ones
         position = {"epoch": epoch, "step": step, "epochs": self._epochs, "logs": self._logs}
@@ -260,6 +285,12 @@ class GrowthBackup(keras.callbacks.Callback):
         self._settle()
         if self.delete_checkpoint:
             _delete(self.path)
+
+
+def _remembers(callback: Any) -> bool:
+    """Tells whether a callback is one of Keras's that remembers anything, and doesn't save it."""
+    own = hasattr(callback, "get_state") and hasattr(callback, "set_state")
+    return not own and keras_private.memory_of(callback) is not None
 
 
 def _delete(path: Path) -> None:

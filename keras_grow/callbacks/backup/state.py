@@ -1,8 +1,8 @@
 """All that a training run needs to go on in another process, taken from it and put back.
 
 The model and its optimizer (widths, weights, slots, seeds of layers, growth history, penalty
-window), the callbacks that keep a state, the batches kept for scoring, and the random generators
-of Keras, NumPy and Python.
+window), the callbacks that keep a state and those of Keras, the batches kept for scoring, and the
+random generators of Keras, NumPy and Python.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import keras
 import numpy as np
 
 from keras_grow.backend import strategy_scope
+from keras_grow.callbacks.backup import keras_callbacks
 from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core import keras_private
-from keras_grow.core.widening import Widening, gather_index
+from keras_grow.core.widening import Widening
+from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.resizing import widen_model
+from keras_grow.growing.rewidening import shapes_at
 from keras_grow.methods.scoring_data import PassingData
 from keras_grow.model import GrowableModel
 
@@ -26,13 +29,17 @@ Content = dict[str, Any]
 Arrays = dict[str, list[np.ndarray]]
 
 
-def capture(model: GrowableModel, callbacks: Sequence) -> tuple[Content, Arrays]:
+def capture(
+    model: GrowableModel, callbacks: Sequence, of_keras: Sequence
+) -> tuple[Content, Arrays]:
     """Returns the state of a run: what JSON can hold, and arrays by name.
 
     Args:
         model: The model.
         callbacks: The callbacks that have `get_state` and `set_state`.
+        of_keras: Keras's own callbacks that remember anything.
     """
+    memories, best_weights = keras_callbacks.capture(of_keras)
     kept, structure = _kept_batches(model)
     seed = keras_private.global_seed_state()
     content = {
@@ -41,6 +48,7 @@ def capture(model: GrowableModel, callbacks: Sequence) -> tuple[Content, Arrays]
         "widths": model.widths,
         "growth": model.get_growth_state(),
         "callbacks": [[type(c).__name__, c.get_state()] for c in callbacks],
+        "callbacks of keras": memories,
         "kept": structure,
     }
     arrays = {
@@ -48,12 +56,19 @@ def capture(model: GrowableModel, callbacks: Sequence) -> tuple[Content, Arrays]
         "optimizer": _values(_optimizer_variables(model)),
         "metrics": _values(model.metrics_variables),
         "global seed": _values([] if seed is None else [seed]),
+        "callbacks of keras": best_weights,
         "kept": kept,
     }
     return content, arrays
 
 
-def restore(model: GrowableModel, callbacks: Sequence, content: Content, arrays: Arrays) -> None:
+def restore(
+    model: GrowableModel,
+    callbacks: Sequence,
+    of_keras: Sequence,
+    content: Content,
+    arrays: Arrays,
+) -> None:
     """Puts a run's state back: the model gets the widths, weights and slots that it had.
 
     The metrics and the kept batches are for `restore_metrics` and `restore_kept`: when their time
@@ -69,13 +84,30 @@ def restore(model: GrowableModel, callbacks: Sequence, content: Content, arrays:
             model.optimizer.build(model.trainable_variables)
     wanted = list(content["widths"].values())
     _check(model, graph, wanted, content, arrays)
+    # Files of version 0.1 don't have it.
+    keras_callbacks.check(of_keras, content.get("callbacks of keras", []))
     _restore_callbacks(callbacks, content["callbacks"])
+    restore_callbacks_of_keras(of_keras, content, arrays)
     widen_model(model, graph, _to_widths(graph, wanted))
     assign_all(model.variables, arrays["model"])
     assign_all(_optimizer_variables(model), arrays["optimizer"])
-    model.set_growth_state(content["growth"])
+    model.set_growth_state(_renamed(content, graph))
     if arrays["global seed"]:
         assign_all([keras_private.global_seed_state(make=True)], arrays["global seed"])
+
+
+def _renamed(content: Content, graph: ChannelGraph) -> dict:
+    """Returns a growth state with the present names: Keras numbers those it makes up."""
+    names = dict(zip(content["widths"], graph.growable, strict=True))
+    events = [GrowthEvent.from_dict(event) for event in content["growth"]["history"]]
+    history = [event.with_names(names).to_dict() for event in events]
+    return {**content["growth"], "history": history}
+
+
+def restore_callbacks_of_keras(of_keras: Sequence, content: Content, arrays: Arrays) -> None:
+    """Has Keras's own callbacks go on from what they remembered."""
+    name = "callbacks of keras"
+    keras_callbacks.restore(of_keras, content.get(name, []), arrays.get(name, []))
 
 
 def restore_metrics(model: GrowableModel, arrays: Arrays, batch: Any) -> None:
@@ -147,7 +179,8 @@ def _check(
     optimizers = list(keras_private.optimizers_of(model.optimizer))
     _check_same("layers", content["layers"], _kinds(model.layers))
     _check_same("groups that can grow", len(widths), len(graph.growable))
-    expected = _shapes(model, graph, _to_widths(graph, widths))
+    shapes = shapes_at(graph, model.variables, dict(zip(graph.growable, widths, strict=True)))
+    expected = [(shape, v.dtype) for shape, v in zip(shapes, model.variables, strict=True)]
     _check_same("weights", [(a.shape, str(a.dtype)) for a in arrays["model"]], expected)
     _check_same("optimizers", content["optimizers"], _kinds(optimizers))
     # Slots are as long as the weights that they belong to.
@@ -164,18 +197,6 @@ def _check_same(what: str, saved: Any, present: Any) -> None:
         unequal = len(saved) != len(present)
         saved, present = (len(saved), len(present)) if unequal else pairs[0]
     raise ValueError(f"its {what} differ: {saved} in the backup, {present} in this run")
-
-
-def _shapes(
-    model: GrowableModel, graph: ChannelGraph, widenings: Sequence[Widening]
-) -> list[tuple[tuple, str]]:
-    """Returns shape and dtype of each variable after the widenings."""
-    chosen = {widening.group: widening for widening in widenings}
-    shapes = {id(v): list(v.shape) for v in model.variables}
-    for item in graph.variables:
-        for axis in item.axes:
-            shapes[id(item.variable)][axis.axis] = len(gather_index(axis.segments, chosen))
-    return [(tuple(shapes[id(v)]), v.dtype) for v in model.variables]
 
 
 def _restore_callbacks(callbacks: Sequence, states: Sequence) -> None:

@@ -5,6 +5,7 @@ changes one of them fails in `tests/core/test_keras_private.py`, not in the midd
 run.
 """
 
+from keras_grow.core.keras_private.callbacks import memory_of, remember
 from keras_grow.core.keras_private.data import TappedData, adapter_of, are_arrays, rows_of
 from keras_grow.core.keras_private.graph import (
     Call,
@@ -61,6 +62,7 @@ __all__ = [
     "iterators_of",
     "keys_of",
     "layers_within",
+    "memory_of",
     "optimizers_of",
     "own_variables",
     "put_back",
@@ -68,6 +70,7 @@ __all__ = [
     "recorded_arguments",
     "refresh_shapes",
     "rekey",
+    "remember",
     "resize",
     "rows_of",
     "run_calls",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -138,10 +137,7 @@ def draw_pieces(data: Any, examples: int, rng: np.random.Generator) -> list[tupl
         examples: Number of examples; fewer where there are no more.
         rng: The source of the draw.
     """
-    batches = data.batches(1, rng)
-    needed = math.ceil(examples / _length(batches[0]))
-    if needed > 1:
-        batches = data.batches(needed, rng)
+    batches = data.examples(examples, rng)
     pieces, left = [], examples
     for batch in batches:
         size = min(_length(batch), left)
@@ -291,17 +287,16 @@ def _factors(
     to a shift, of zero, which is added there.
     """
     numbers = {id(layer.after): number for number, layer in enumerate(layers.values())}
-    scope = partial(
-        keras.StatelessScope, state_mapping=list(zip(network.weights, weights, strict=True))
-    )
+    mapping = list(zip(network.weights, weights, strict=True))
+    scope = partial(keras.StatelessScope, state_mapping=mapping, collect_losses=True)
 
     def loss(*shifts):
         def shifted(tensor, value):
             return value + shifts[numbers[id(tensor)]] if id(tensor) in numbers else value
 
-        with scope():
+        with scope() as held:
             outputs, values = keras_private.run_calls(network, x, shifted)
-        return model.task_loss(x, y, outputs, sample_weight), values
+        return model.task_loss(x, y, outputs, sample_weight, held.losses), values
 
     value, pullback, values = vjp(loss, shifts, has_aux=True)
     gradients = pullback(keras.ops.ones_like(value))
