@@ -44,13 +44,15 @@ class StateCopy:
         layers, twins = keras_private.layers_within(layer), keras_private.layers_within(twin)
         if len(layers) != len(twins):
             raise _refusal(layer, f"{len(layers) - 1} layers, and {len(twins) - 1} when made anew")
-        for own, new in zip(layers, twins, strict=True):
-            if self._is_new(own) and not isinstance(own, keras.layers.InputLayer):
-                self._take_along(own, new)
         variables = layer.variables
         if len(variables) != len(twin.variables):
             counts = f"{len(variables)} variables, and {len(twin.variables)} when made anew"
             raise _refusal(layer, counts)
+        for variable in variables:  # assigned last, when nothing else can change them
+            self._is_new(variable)
+        for own, new in zip(layers, twins, strict=True):
+            if self._is_new(own) and not isinstance(own, keras.layers.InputLayer):
+                self._take_along(own, new)
         for own, new in _paired(variables, twin.variables):
             _assign(layer, own, new)
 
@@ -89,7 +91,8 @@ class StateCopy:
         if isinstance(own, keras.Variable):
             if not isinstance(new, keras.Variable):
                 raise _refusal(layer, f"a variable in `{name}`")
-            _assign(layer, own, new)
+            if self._is_new(own):
+                _assign(layer, own, new)
             return new
         if keras.ops.is_tensor(own) or isinstance(own, np.ndarray):
             return _agreed_array(own, new)
@@ -157,9 +160,10 @@ class StateCopy:
 
 def _load_as_saved(layer: keras.Layer, twin: keras.Layer) -> None:
     """Loads into a layer what another would save."""
-    store: dict[str, Any] = {}
-    layer.save_own_variables(store)
-    twin.load_own_variables({name: _as_array(value) for name, value in store.items()})
+    if type(layer).load_own_variables is not keras.Layer.load_own_variables:
+        store: dict[str, Any] = {}
+        layer.save_own_variables(store)
+        twin.load_own_variables({name: _as_array(value) for name, value in store.items()})
     if hasattr(layer, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:
             layer.save_assets(folder)
