@@ -127,6 +127,8 @@ class _Copier:
 
     def _object(self, layer: keras.Layer, name: str, value: Any) -> Any:
         """Returns the object that stands in a layer's config as a name or a config."""
+        if isinstance(value, keras.Layer):  # of a config that writes nothing down
+            return self.copied(value)
         own = _attribute(layer, name)
         if isinstance(value, Mapping) and isinstance(own, keras.Layer):
             return self.copied(own)

@@ -9,6 +9,8 @@ refused.
 from __future__ import annotations
 
 import copy
+import dis
+import functools
 import tempfile
 import threading
 import types
@@ -22,6 +24,7 @@ from keras_grow.core import keras_private
 
 _BACKENDS = ("tensorflow", "jax", "jaxlib", "ml_dtypes")
 _LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.local)
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a `class` statement
 _MISSING = object()
 
 
@@ -51,6 +54,8 @@ class StateCopy:
         for variable in variables:  # assigned last, when nothing else can change them
             self._is_new(variable)
         for own, new in zip(layers, twins, strict=True):
+            if own is new or not (isinstance(new, type(own)) or isinstance(own, type(new))):
+                raise _refusal(layer, f"the layer `{own.name}`, which it does not make itself")
             if self._is_new(own) and not isinstance(own, keras.layers.InputLayer):
                 self._take_along(own, new)
         for own, new in _paired(variables, twin.variables):
@@ -74,14 +79,18 @@ class StateCopy:
         new = vars(holder).get(name, _MISSING)
         agreed = self._agreed(layer, name, own, new)
         if agreed is not new:
-            setattr(holder, name, agreed)
+            try:
+                setattr(holder, name, agreed)
+            except AttributeError as error:  # of a frozen object
+                raise _refusal(layer, f"other data in `{name}` than it is made with") from error
 
     def _agreed(self, layer: keras.Layer, name: str, own: Any, new: Any) -> Any:
         """Returns what the copy is to hold where the layer holds `own` and the copy `new`."""
         if isinstance(own, (keras.KerasTensor, type, types.ModuleType)):
             return own
-        if own is new:  # an array could be written to
-            return own.copy() if isinstance(own, np.ndarray) else own
+        if own is new:
+            _check_unshared(layer, name, own)
+            return own.copy() if isinstance(own, np.ndarray) else own  # it could be written to
         if isinstance(own, keras.Layer):
             if not isinstance(new, keras.Layer):
                 raise _refusal(layer, f"the layer `{own.name}` in `{name}`")
@@ -141,7 +150,10 @@ class StateCopy:
     def _agreed_object(self, layer: keras.Layer, name: str, own: Any, new: Any) -> Any:
         """Compares what is no container and no array, and of the same type."""
         if isinstance(own, (keras.Metric, keras.random.SeedGenerator)):
-            for ours, theirs in zip(_variables_of(own), _variables_of(new), strict=True):
+            pairs = _variables_of(own), _variables_of(new)
+            if len(pairs[0]) != len(pairs[1]):
+                raise _refusal(layer, f"variables in `{name}` that it was not made with")
+            for ours, theirs in zip(*pairs, strict=True):
                 _assign(layer, ours, theirs)
             return new
         if _is_of(own, "keras"):
@@ -150,7 +162,7 @@ class StateCopy:
             return _agreed_backend_object(layer, name, own, new)
         if isinstance(own, _LOCKS) or _is_equal(own, new):
             return new
-        if not hasattr(own, "__dict__"):
+        if not _is_all_in_attributes(own):
             return copied_data(layer, name, own)
         if self._is_new(own):
             for each, value in list(vars(own).items()):
@@ -250,14 +262,26 @@ def copied_data(layer: keras.Layer, name: str, own: Any) -> Any:
     Raises:
         TypeError: if a layer or a variable is in it, or it can't be copied.
     """
-    if any(isinstance(part, (keras.Layer, keras.Variable)) for part in _parts(own, set())):
-        raise _refusal(layer, f"layers or variables in `{name}` that it was not made with")
+    _check_unshared(layer, name, own)
     if isinstance(own, (types.FunctionType, types.MethodType, types.BuiltinFunctionType)):
         return own
     try:
         return copy.deepcopy(_untracked(own))
     except Exception as error:  # of the object's own code
         raise _refusal(layer, f"a {type(own).__name__} in `{name}`") from error
+
+
+def _check_unshared(layer: keras.Layer, name: str, own: Any) -> None:
+    if any(isinstance(part, (keras.Layer, keras.Variable)) for part in _parts(own, set())):
+        raise _refusal(layer, f"layers or variables in `{name}` that it does not make itself")
+
+
+def _is_all_in_attributes(value: Any) -> bool:
+    """Tells whether an object of a Python class holds nothing but its attributes."""
+    kinds = [kind for kind in type(value).__mro__ if kind is not object]
+    in_python = all(kind.__flags__ & _HEAP_TYPE for kind in kinds)
+    slots = any(getattr(kind, "__slots__", ()) for kind in kinds)
+    return in_python and not slots and hasattr(value, "__dict__")
 
 
 def _untracked(value: Any) -> Any:
@@ -284,12 +308,28 @@ def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
         parts = list(value)
     elif isinstance(value, types.MethodType):
         parts = [value.__self__]
+    elif isinstance(value, functools.partial):
+        parts = [value.func, value.args, value.keywords]
     elif isinstance(value, types.FunctionType):
-        parts = [cell.cell_contents for cell in value.__closure__ or ()]
+        parts = _outside_of(value)
     elif not _is_of(value, "keras", *_BACKENDS):
         parts = list(getattr(value, "__dict__", {}).values())
     for part in parts:
         yield from _parts(part, seen)
+
+
+def _outside_of(function: types.FunctionType) -> list:
+    """Returns what a function reads from around it."""
+    if (function.__module__ or "").split(".")[0] in ("keras", *_BACKENDS):
+        return []
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    read = {i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}
+    around = function.__globals__
+    return [
+        *cells,
+        *(function.__defaults__ or ()),
+        *(around[name] for name in read & around.keys()),
+    ]
 
 
 def _plain_kind(own: Any) -> type:

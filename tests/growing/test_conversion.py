@@ -1,5 +1,7 @@
 """A converted model computes what the original computes, saved and loaded too, or is refused."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -243,6 +245,37 @@ def test_what_cannot_be_copied_is_refused():
     layer.held = Holder(keras.layers.Dense(4))
     with pytest.raises(TypeError, match=r"`late` \(Late\) can't be copied.*`held`"):
         GrowableModel.from_keras(network(layer))
+
+
+OUTSIDE = keras.layers.Dense(4)
+
+
+def test_functions_around_layers_are_refused():
+    inside = keras.layers.Dense(4)
+    for function in (lambda x: inside(x), lambda x: OUTSIDE(x)):
+        plain = network(keras.layers.Lambda(function, output_shape=(4,), name="lambda"))
+        with pytest.raises(TypeError, match=r"`lambda`.*layers or variables in `function`"):
+            GrowableModel.from_keras(plain)
+
+
+class Live(Tied):
+    """Its config holds the layer itself."""
+
+    def call(self, x):
+        return self.other(x)
+
+    def get_config(self):
+        return {"other": self.other}
+
+
+def test_layers_in_a_config_are_copied():
+    assert_converts(network(Live(keras.layers.Dense(3))), ROWS)
+
+
+def test_partial_functions_are_compared():
+    layer = Scale()
+    layer.scaled = functools.partial(keras.ops.multiply, 3.0)
+    assert_converts(network(layer), ROWS)
 
 
 def test_what_is_frozen_stays_frozen():
