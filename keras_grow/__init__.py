@@ -2,9 +2,10 @@
 
 import importlib
 
-from keras_grow import layers, methods, models, plots, schedules, similarity
+from keras_grow import layers, methods, models, plots, runs, schedules, similarity
 from keras_grow._version import __version__
 from keras_grow.callbacks.backup.callback import GrowthBackup
+from keras_grow.callbacks.cost import CostMeter
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.growth_schedules import At, Every, OnPlateau, Schedule
 from keras_grow.callbacks.tensorboard import GrowthTensorBoard
@@ -18,6 +19,7 @@ from keras_grow.penalty.similarity import SimilarityPenalty
 
 __all__ = [
     "At",
+    "CostMeter",
     "Every",
     "GrowableModel",
     "GrowthBackup",
@@ -36,6 +38,7 @@ __all__ = [
     "plots",
     "register_layer",
     "register_slot",
+    "runs",
     "schedules",
     "similarity",
 ]

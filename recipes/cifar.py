@@ -4,6 +4,7 @@
     python recipes/cifar.py --model mobilenet --dataset cifar100 --method random
     python recipes/cifar.py --train-examples 10000 --epochs 10 --every 2      # minutes, 2 cores
     python recipes/cifar.py --static --widths-from runs/.../results.json      # the baseline
+    python recipes/cifar.py --backend jax --data cifar10.npz                  # without TensorFlow
 
 A network that starts 16 (VGG16) or 32 (MobileNetV1) channels wide gets 35 % more neurons every 50
 epochs; after each growth the similarity penalty is part of the loss for some epochs. SGD with
@@ -14,9 +15,12 @@ code. Keras's SGD decays the weights directly, by learning_rate * weight_decay, 
 which would have repeated each step of it 1 / (1 - momentum) times in all; so the optimizer gets
 weight_decay / (1 - momentum), which decays as fast. Biases and normalisation decay too, as there.
 
+`--backend jax` needs no TensorFlow, with `--data cifar10.npz` (see data.py) or Keras's download.
+
 Nothing is chosen by the test accuracy that is printed along the way (`--test-every`). Writes
-`results.json` (see common.Run) and `model.keras` into --out. A run that was stopped goes on from
-its last epoch, and ends as if it had not been: give the same command again, with its --out.
+`results.json` (see keras_grow.runs) and `model.keras` into --out. A run that was stopped goes on
+from its last epoch (or from its last `--save-every` steps), and ends as if it had not been: give
+the same command again, with its --out. `--minutes` stops it by itself.
 
 Reference: Sakai and Hotta, Growing Deep Neural Network Considering with Similarity between Neurons.
 """
@@ -24,19 +28,18 @@ Reference: Sakai and Hotta, Growing Deep Neural Network Considering with Similar
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 import time
 from pathlib import Path
 
-from quiet import quietly
+import common
+import data
+import keras
 
-with quietly():
-    import common
-    import data
-    import keras
-
-    import keras_grow
+import keras_grow
+from keras_grow import runs
 
 # Constructor, and the paper's width at the start.
 MODELS = {
@@ -47,39 +50,36 @@ MODELS = {
 PENALTY_EPOCHS = {"random": 20, "splitting": 10, "firefly": 15}
 # Groups that share a budget of their own, as in the published code; the other ten share the rest.
 FIREFLY_POOLS = {"mobilenet": [["stem", *(f"block{n}_pointwise" for n in (1, 2, 3))]]}
+# On JAX, Keras waits for the device after each execution, for the sake of callbacks.
+STEPS_PER_EXECUTION = {"tensorflow": 1, "jax": 16}
 # Folder within --out, there until the results are.
 BACKUP = "backup"
+# Options that change nothing of what comes out.
+ELSEWHERE = ("out", "data", "minutes", "save_every")
 
 
-def main(argv: list[str] | None = None) -> dict:
-    """Runs the recipe with command-line arguments, and returns what it writes to the JSON."""
+def main(argv: list[str] | None = None) -> dict | None:
+    """Runs the recipe, and returns what it writes to the JSON; `None` if `--minutes` ended it."""
     args = parse(argv)
+    ends = time.monotonic() + 60 * (args.minutes or math.inf)
     keras.utils.set_random_seed(args.seed)
-    images = load(args)
-    asked = {k: v for k, v in configuration(args).items() if k not in ("out", "data_dir")}
+    keras.config.set_dtype_policy(args.mixed_precision or keras.config.floatx())
+    asked = {k: v for k, v in configuration(args).items() if k not in ELSEWHERE}
     common.claim(args.out / BACKUP / "configuration.json", asked)
-    with common.dtype_policy(args.mixed_precision):
-        model = build_model(args, images)
-        run = train(model, images, args)
-    with common.replacing(args.out / "model.keras") as partial:
-        model.save(partial)
-    common.write_run(args.out / "results.json", run)
+    images = data.load(args)
+    model = build_model(args, images)
+    try:
+        run = train(model, images, args, ends)
+    except TimeIsUpError:
+        print(
+            f"stopped after {args.minutes:g} minutes; the same command, --out {args.out}, goes on"
+        )
+        return None
+    model.save(args.out / "model.keras")
+    runs.write(args.out / runs.RESULTS, run)
     shutil.rmtree(args.out / BACKUP)
-    print(summary(run))
-    print(f"results.json and model.keras are in {args.out}")
+    print(f"{summary(run)}\n{runs.RESULTS} and model.keras are in {args.out}")
     return run.to_dict()
-
-
-def load(args: argparse.Namespace) -> data.Data:
-    """Loads the images that the arguments ask for."""
-    return data.load(
-        args.dataset,
-        args.batch_size,
-        args.data_dir,
-        args.train_examples,
-        args.validation_examples,
-        args.seed,
-    )
 
 
 def build_model(args: argparse.Namespace, images: data.Data) -> keras_grow.GrowableModel:
@@ -96,51 +96,90 @@ def build_model(args: argparse.Namespace, images: data.Data) -> keras_grow.Growa
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=args.jit_compile,
+        steps_per_execution=args.steps_per_execution,
     )
     return model
 
 
 def sgd(args: argparse.Namespace, steps_per_epoch: int) -> keras.optimizers.SGD:
-    """Returns the optimizer. On the weight decay, see the head of this file."""
-    return keras.optimizers.SGD(
-        common.learning_rate(args, steps_per_epoch),
-        momentum=args.momentum,
-        weight_decay=args.weight_decay / (1 - args.momentum) or None,
+    """Returns the optimizer. On the weight decay, see the head of this file.
+
+    The learning rate follows the growths whether or not this run grows: a static baseline has the
+    same one at the same step.
+    """
+    growths = range(args.every, args.epochs, args.every)
+    rate = keras_grow.schedules.get(
+        args.schedule,
+        args.learning_rate,
+        total_steps=args.epochs * steps_per_epoch,
+        growth_steps=[epoch * steps_per_epoch for epoch in growths],
     )
+    decay = args.weight_decay / (1 - args.momentum) or None
+    return keras.optimizers.SGD(rate, momentum=args.momentum, weight_decay=decay)
 
 
-def train(model, images: data.Data, args: argparse.Namespace) -> common.Run:
+def train(model, images: data.Data, args: argparse.Namespace, ends: float) -> runs.Run:
     """Trains, grows and tests the network, and returns the results."""
-    meter = common.Meter(images.train_examples)
-    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    backup = keras_grow.GrowthBackup(args.out / BACKUP, delete_checkpoint=False)
+    meter = keras_grow.CostMeter(images.train_examples)
+    backup = keras_grow.GrowthBackup(
+        args.out / BACKUP, save_freq=args.save_every or "epoch", delete_checkpoint=False
+    )
     history = model.fit(
         images.train,
         epochs=args.epochs,
-        shuffle=False,  # the pipeline does it
+        shuffle=False,  # the data do it
         validation_data=images.validation or images.test,
         validation_freq=args.test_every,
-        callbacks=[meter, backup] if args.static else [meter, growth(args), backup],
+        callbacks=[
+            meter,
+            *images.callbacks,
+            *([] if args.static else [growth(args)]),
+            LearningRate(),
+            backup,
+            TimeLimit(ends, backup),
+        ],
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    seconds = common.seconds_of(meter, model.growth_history)
     test = model.evaluate(images.test, verbose=0, return_dict=True)
-    return common.Run(
-        recipe="cifar",
-        configuration=configuration(args),
-        versions=common.versions(),
-        machine=common.machine(),
-        started=started,
-        history={**history.history, "seconds": meter.seconds, "training_flops": meter.flops},
-        growth=[event.to_dict() for event in model.growth_history],
-        seconds=seconds,
-        training_flops=sum(meter.flops),
-        widths=model.widths,
-        neurons=model.neurons,
-        parameters=sum(v.shape.num_elements() for v in model.trainable_variables),
-        test_loss=test["loss"],
-        test_accuracy=test["accuracy"],
-    )
+    return runs.Run.of(history, meter, test, "cifar", configuration(args))
+
+
+class LearningRate(keras.callbacks.Callback):
+    """Adds the learning rate to the logs of each epoch."""
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        """Adds the rate of the last step."""
+        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+
+
+class TimeIsUpError(Exception):
+    """Training has been stopped, and backed up."""
+
+
+class TimeLimit(keras.callbacks.Callback):
+    """Ends training when its time is up, as soon as it is backed up. Put it last.
+
+    Args:
+        ends: When, on the clock of `time.monotonic`.
+        backup: The run's backup.
+    """
+
+    def __init__(self, ends: float, backup: keras_grow.GrowthBackup):
+        super().__init__()
+        self._ends, self._backup = ends, backup
+        self._saving = False
+
+    def on_train_batch_end(self, batch, logs=None) -> None:
+        """Has the next step backed up, and ends after it."""
+        if self._saving:
+            raise TimeIsUpError
+        if time.monotonic() > self._ends:
+            self._backup.save_freq, self._saving = 1, True
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        """Ends after an epoch, which is backed up, but for the last one."""
+        if time.monotonic() > self._ends and epoch + 1 < self.params["epochs"]:
+            raise TimeIsUpError
 
 
 def growth(args: argparse.Namespace) -> keras_grow.GrowthCallback:
@@ -175,7 +214,7 @@ def configuration(args: argparse.Namespace) -> dict:
     return {**values, "width": args.width or MODELS[args.model][1]}
 
 
-def summary(run: common.Run) -> str:
+def summary(run: runs.Run) -> str:
     """Says in a few lines what came out, and of what."""
     asked = run.configuration
     how = "static" if asked["static"] else f"{asked['method']}, growths: {len(run.growth)}"
@@ -192,16 +231,13 @@ def summary(run: common.Run) -> str:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.parser(__doc__)
     _add_network(parser)
     _add_growth(parser)
     _add_training(parser)
     args = parser.parse_args(argv)
     args.out = args.out or common.default_out("cifar")
-    if (args.out / "results.json").exists():
+    if (args.out / runs.RESULTS).exists():
         parser.error(f"--out {args.out} already holds results: name another folder")
     try:
         args.widths = final_widths(args)
@@ -218,7 +254,7 @@ def final_widths(args: argparse.Namespace) -> dict[str, int] | None:
         return None
     if not args.static:
         raise ValueError("--widths-from is the size of a --static network: add --static")
-    run = common.read_run(args.widths_from)
+    run = runs.read(args.widths_from)
     if run.configuration.get("model") != args.model:
         raise ValueError(
             f"--widths-from must be a run of --model {args.model}. Received: {args.widths_from}, "
@@ -230,8 +266,7 @@ def final_widths(args: argparse.Namespace) -> dict[str, int] | None:
 def _add_network(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     switch = argparse.BooleanOptionalAction
-    add("--dataset", choices=list(data.STATISTICS), default="cifar10", help="what to learn")
-    add("--data-dir", help="folder of TensorFlow Datasets, if not its default")
+    data.add_arguments(parser)
     add("--train-examples", type=common.positive_int, help="train on the first so many only")
     add("--validation-examples", type=common.count, default=0, help="hold out so many")
     add("--model", choices=list(MODELS), default="vgg16", help="network")
@@ -240,14 +275,9 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add("--widths-from", type=Path, help="results.json of a grown run; its size, for --static")
     add("--out", type=Path, help="folder for the results, if not runs/cifar-<time>")
     add("--seed", type=common.count, default=0, help="of every random draw")
-    add(
-        "--mixed-precision",
-        nargs="?",
-        choices=["mixed_float16", "mixed_bfloat16"],
-        const="mixed_float16",
-        help="compute in 16 bits",
-    )
-    add("--jit-compile", action=switch, default="auto", help="XLA; auto: on a GPU")
+    halves = {"choices": ["mixed_float16", "mixed_bfloat16"], "const": "mixed_float16"}
+    add("--mixed-precision", nargs="?", **halves, help="compute in 16 bits")
+    add("--jit-compile", action=switch, default="auto", help="XLA; auto: on a GPU, and with JAX")
 
 
 def _add_growth(parser: argparse.ArgumentParser) -> None:
@@ -270,6 +300,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--test-every", type=common.positive_int, default=1, help="epochs between evaluations")
     add("--batch-size", type=common.positive_int, default=128, help="examples per step")
     add("--schedule", choices=schedules, default="cosine", help="of the learning rate")
+    steps = STEPS_PER_EXECUTION[keras.config.backend()]
+    number = common.positive_int
+    add("--steps-per-execution", type=number, default=steps, help="between looks by Keras")
+    add("--save-every", type=number, help="steps between backups, beside those of each epoch")
+    add("--minutes", type=common.positive, help="stop after so many; the same command goes on")
     add("--learning-rate", type=common.positive, default=0.1, help="at the start")
     add("--momentum", type=common.fraction, default=0.9, help="of SGD")
     add("--weight-decay", type=common.non_negative, default=1e-4, help="factor of L2")

@@ -1,7 +1,6 @@
-"""What the recipes share: a run's results as JSON, the meter that fills them, argument types.
+"""What the recipes share: the choice of a backend, folders with a purpose, argument types.
 
-A run is one file, `results.json`, that other recipes read: what was asked for, on which machine,
-what happened epoch by epoch and growth by growth, and what came out. It is complete or not there.
+Import it first: a `--backend` must be known before Keras is imported.
 """
 
 from __future__ import annotations
@@ -11,113 +10,77 @@ import contextlib
 import json
 import math
 import os
-import platform
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import keras
-import tensorflow as tf
-
-import keras_grow
-from keras_grow.channels.flops import training_flops
-from keras_grow.utils.files import replacing
-
-FORMAT = "keras_grow.run"
-VERSION = 1  # rises when a field changes its meaning or goes
+BACKENDS = ["tensorflow", "jax"]
 
 
-@dataclass(frozen=True)
-class Run:
-    """The results of one training run.
-
-    Attributes:
-        recipe: Name of the recipe.
-        configuration: Its arguments, by name.
-        versions: Of Python and of the packages.
-        machine: Platform, number of CPUs, names of the devices.
-        started: Local time, ISO 8601.
-        history: Name -> one value per epoch; a value that isn't finite is `None`.
-        growth: One `GrowthEvent.to_dict()` per growth.
-        seconds: "total" (all of `fit`), "training" (growths included, validation not), and what
-            the growths took of it: "choosing", "widening".
-        training_flops: Floating-point operations, each epoch at its width.
-        widths: Channel group -> final width.
-        neurons: Sum of the widths.
-        parameters: Final number of trainable parameters.
-        test_loss: After the last epoch.
-        test_accuracy: After the last epoch, from 0 to 1.
-    """
-
-    recipe: str
-    configuration: dict[str, Any]
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    started: str
-    history: dict[str, list[float | None]]
-    growth: list[dict[str, Any]]
-    seconds: dict[str, float]
-    training_flops: int
-    widths: dict[str, int]
-    neurons: int
-    parameters: int
-    test_loss: float | None
-    test_accuracy: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the run as it stands in its file."""
-        return {"format": FORMAT, "version": VERSION, **_finite(asdict(self))}
+def _choose_backend() -> None:
+    """Sets what Keras reads as it is imported, where the command line names a backend."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--backend", choices=BACKENDS)
+    backend = parser.parse_known_args()[0].backend
+    if backend and "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = backend
 
 
-def write_run(path: str | os.PathLike, run: Run) -> None:
-    """Writes a run: completely, or not at all."""
-    text = json.dumps(run.to_dict(), indent=1, allow_nan=False)
-    with replacing(path) as partial:
-        partial.write_text(text + "\n")
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Holds back what TensorFlow's libraries log while they load, unless loading fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # they don't heed it until they are loaded
+    with tempfile.TemporaryFile() as log:
+        stderr = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except ImportError:
+            log.seek(0)
+            os.write(stderr, log.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
-def read_run(path: str | os.PathLike) -> Run:
-    """Reads what `write_run` wrote.
+_choose_backend()
+with _quietly():
+    import keras
 
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, or isn't the results of a run.
-    """
-    try:
-        content = json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"No results at {path}. A recipe writes `results.json` into its --out folder when it "
-            "has finished."
-        ) from error
-    except ValueError as error:  # not JSON, or not even text
-        raise ValueError(
-            f"{path} is damaged or only half written: {error}. Delete it and run the recipe again."
-        ) from error
-    return _run_from(content, path)
+    from keras_grow.backend import cache_compilations
 
+    keras.utils.set_random_seed(0)  # which loads TensorFlow, where it is installed, on JAX too
 
-def _run_from(content: Any, path: str | os.PathLike) -> Run:
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is not the results of a recipe: it has no entry format='{FORMAT}'"
-        )
-    if content.get("version") != VERSION:
-        raise ValueError(
-            f"{path} has results of another version than this one reads ({VERSION}). Use the "
-            f"keras_grow that wrote it. Received: version={content.get('version')!r}"
-        )
-    names = [field.name for field in fields(Run)]
-    missing = [name for name in names if name not in content]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}. Delete it and run the recipe again.")
-    return Run(**{name: content[name] for name in names})
+# For the next process; $JAX_COMPILATION_CACHE_DIR names another place.
+cache_compilations(Path.home() / ".cache" / "keras_grow" / "compilations")
 
 
 class FolderError(ValueError):
     """A folder that was named for results is for something else."""
+
+
+def parser(description: str, **options: Any) -> argparse.ArgumentParser:
+    """Returns the parser of a recipe, whose docstring begins with what it does."""
+    made = argparse.ArgumentParser(
+        description=description.partition("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        **options,
+    )
+    add_backend(made)
+    return made
+
+
+def add_backend(to: argparse.ArgumentParser) -> None:
+    """Adds `--backend`, which was read when this module was imported."""
+    present = keras.config.backend()
+    # Now that Keras is imported, there is no other choice.
+    to.add_argument(
+        "--backend", choices=[present], default=present, metavar="{tensorflow,jax}", help="of Keras"
+    )
 
 
 def claim(path: Path, asked: dict[str, Any]) -> None:
@@ -131,8 +94,7 @@ def claim(path: Path, asked: dict[str, Any]) -> None:
         FolderError: if the folder is for something else, or the file is damaged.
     """
     if not path.exists():
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(asked, indent=1) + "\n")
+        write_json(path, asked)
         return
     before = read_json(path)
     if not isinstance(before, dict):
@@ -164,7 +126,15 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def load_model(path: str | os.PathLike) -> keras.Model:
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file: completely, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    partial.replace(path)
+
+
+def load_model(path: Path) -> keras.Model:
     """Loads a saved model, not compiled.
 
     Raises:
@@ -174,118 +144,6 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras's errors for a damaged file have no common class
         raise ValueError(f"{path} can't be loaded as a Keras model: {error}") from error
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that a result depends on."""
-    return {
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "keras_grow": keras_grow.__version__,
-    }
-
-
-def machine() -> dict[str, Any]:
-    """Describes the machine that a time was measured on."""
-    gpus = tf.config.list_physical_devices("GPU")
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    return {
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "devices": ["CPU", *(detail.get("device_name", "GPU") for detail in details)],
-    }
-
-
-class Meter(keras.callbacks.Callback):
-    """Measures seconds and counts floating-point operations, epoch by epoch.
-
-    Put it first: then an epoch's time includes the growth that precedes it. `GrowthBackup` keeps
-    what it has measured, so a run that was stopped and went on has the times of all its parts.
-
-    Args:
-        examples: Training examples per epoch.
-
-    Attributes:
-        seconds: Training time of each epoch, with its growth and without validation.
-        flops: Floating-point operations of each epoch, at the width that it had.
-    """
-
-    def __init__(self, examples: int):
-        super().__init__()
-        self.examples = examples
-        self.seconds: list[float] = []
-        self.flops: list[int] = []
-        self._earlier = 0.0
-        self._started = self._begun = time.perf_counter()
-        self._trained: float | None = None
-
-    @property
-    def total(self) -> float:
-        """Seconds since training began, validation included, interruptions not."""
-        return self._earlier + time.perf_counter() - self._started
-
-    def get_state(self) -> dict:
-        """Returns what has been measured so far."""
-        return {"seconds": self.seconds, "flops": self.flops, "total": self.total}
-
-    def set_state(self, state: dict) -> None:
-        """Goes on from what `get_state` returned."""
-        self.seconds, self.flops = list(state["seconds"]), list(state["flops"])
-        self._earlier, self._started = state["total"], time.perf_counter()
-
-    def on_epoch_begin(self, epoch, logs=None) -> None:
-        """Starts the clock."""
-        self._begun, self._trained = time.perf_counter(), None
-
-    def on_test_begin(self, logs=None) -> None:
-        """Stops the clock: validation isn't training."""
-        if self._trained is None:
-            self._trained = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None) -> None:
-        """Records the epoch, and adds the learning rate to its logs."""
-        ended = time.perf_counter() if self._trained is None else self._trained
-        self.seconds.append(ended - self._begun)
-        self.flops.append(training_flops(self.model, self.examples))
-        if logs is not None:
-            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
-
-
-def seconds_of(meter: Meter, events: list[keras_grow.GrowthEvent]) -> dict:
-    """Returns the `seconds` of a `Run`; ask when training has just ended."""
-    return {
-        "total": meter.total,
-        "training": sum(meter.seconds),
-        "choosing": sum(event.seconds_choosing for event in events),
-        "widening": sum(event.seconds_widening for event in events),
-    }
-
-
-def learning_rate(args: argparse.Namespace, steps_per_epoch: int):
-    """Returns the schedule that `--schedule` and `--learning-rate` ask for.
-
-    Growths happen every `args.every` of `args.epochs` epochs, whether or not this run grows: a
-    static baseline has the same learning rate at the same step.
-    """
-    growths = range(args.every, args.epochs, args.every)
-    return keras_grow.schedules.get(
-        args.schedule,
-        args.learning_rate,
-        total_steps=args.epochs * steps_per_epoch,
-        growth_steps=[epoch * steps_per_epoch for epoch in growths],
-    )
-
-
-@contextlib.contextmanager
-def dtype_policy(name: str | None) -> Iterator[None]:
-    """Sets Keras's global dtype policy for a while; `None` leaves it."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(before if name is None else name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def default_out(recipe: str) -> Path:
@@ -331,12 +189,3 @@ def _number(text: str, kind: type, valid, wanted: str):
     if not math.isfinite(value) or not valid(value):
         raise argparse.ArgumentTypeError(f"must be {wanted}. Received: {text!r}")
     return value
-
-
-def _finite(value: Any) -> Any:
-    """Replaces NaN and infinities, which JSON doesn't have, by `None`."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

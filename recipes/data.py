@@ -1,27 +1,31 @@
-"""CIFAR-10 and CIFAR-100 as tf.data pipelines that cost a few per cent of a training step.
+"""CIFAR-10 and CIFAR-100: real images, from TensorFlow Datasets or from `.npz` files, in batches.
 
-TensorFlow Datasets (TFDS) supplies the images. They are decoded once and kept in memory as uint8;
-an epoch shuffles indices, and whole batches are cropped, flipped and normalised by a few gathers:
-130,000 images/s on one core of a 2-core machine, where the narrowest VGG16 trains at 3,000.
+The images are read once and kept as uint8. An epoch shuffles indices, and whole batches are
+cropped, flipped and normalised at once: on TensorFlow by a `tf.data` pipeline, on JAX by a compiled
+function on the device, where the images live.
+
+An `.npz` file holds `x_train`, `y_train`, `x_test` and `y_test`, as `keras.datasets` returns them;
+the images may be in another order than in TensorFlow Datasets.
 """
 
 from __future__ import annotations
 
-import numbers
-from dataclasses import dataclass
+import argparse
+import importlib.util
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
-import tensorflow as tf
-
-PAD = 4  # pixels, black, on each side of an image before a random crop
 
 
 class DataError(RuntimeError):
     """The data set is not there, and could not be fetched."""
 
 
-@dataclass(frozen=True)
-class Statistics:
+class Statistics(NamedTuple):
     """Mean and standard deviation of each channel over a training split, pixels from 0 to 1."""
 
     mean: tuple[float, float, float]
@@ -32,6 +36,25 @@ STATISTICS = {
     "cifar10": Statistics((0.49140, 0.48216, 0.44653), (0.24703, 0.24349, 0.26159)),
     "cifar100": Statistics((0.50708, 0.48655, 0.44092), (0.26733, 0.25644, 0.27615)),
 }
+CLASSES = {
+    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck".split(),
+    "cifar100": """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy
+        bridge bus butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud
+        cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl
+        hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+        motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear
+        pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket
+        rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower
+        sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+        wardrobe whale willow_tree wolf woman worm""".split(),
+}
+
+
+class Split(NamedTuple):
+    """Images, uint8 `(examples, 32, 32, 3)`, and their labels, int32 `(examples,)`."""
+
+    images: np.ndarray
+    labels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -39,268 +62,142 @@ class Data:
     """What a recipe trains on.
 
     Attributes:
-        train: Batches `(images, labels)`, in another order and with other crops at each iteration.
+        train: Batches `(images, labels)`, in another order and with other crops in each epoch;
+            images float32 `(batch, 32, 32, 3)`, normalised. The last batch holds the remainder.
         test: Batches of the test split, in order, not augmented.
         validation: Batches held out from the training split, or `None`.
         classes: Number of classes.
-        input_shape: Height, width and channels of an image.
         train_examples: Number of examples in `train`.
-        steps_per_epoch: Number of batches in `train`.
+        callbacks: What `fit` needs so that each epoch has its own order.
     """
 
-    train: tf.data.Dataset
-    test: tf.data.Dataset
-    validation: tf.data.Dataset | None
+    train: Any
+    test: Any
+    validation: Any
     classes: int
-    input_shape: tuple[int, int, int]
     train_examples: int
-    steps_per_epoch: int
+    callbacks: list[keras.callbacks.Callback] = field(default_factory=list)
+    input_shape: tuple[int, int, int] = (32, 32, 3)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in `train`."""
+        return len(self.train)
 
 
-def load(
-    name: str = "cifar10",
-    batch_size: int = 128,
-    data_dir: str | None = None,
-    train_examples: int | None = None,
-    validation_examples: int = 0,
-    seed: int = 0,
-    augment: bool = True,
-) -> Data:
-    """Loads a data set, downloading it where TFDS doesn't have it yet.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what to read, and where it is."""
+    add = parser.add_argument
+    add("--dataset", choices=list(STATISTICS), default="cifar10", help="which images")
+    where = "an .npz file, a folder with <dataset>.npz, or a folder of TensorFlow Datasets"
+    add("--data", "--data-dir", type=Path, help=f"{where}; by default TFDS's own")
 
-    Images come as float32 `(batch, 32, 32, 3)`, normalised per channel, labels as int64
-    `(batch,)`. The last batch of an epoch holds the remainder. Order and crops follow from `seed`
-    and from the global seed of `keras.utils.set_random_seed`.
+
+def load(args: argparse.Namespace, augment: bool = True) -> Data:
+    """Loads what the arguments of a recipe ask for, downloading it where it isn't there.
 
     Args:
-        name: "cifar10" or "cifar100".
-        batch_size: Examples per batch.
-        data_dir: Where TFDS keeps its data sets. Defaults to its own default.
-        train_examples: Train on the first so many examples. Defaults to all that aren't held out.
-        validation_examples: Hold out the last so many examples of the training split.
-        seed: Integer seed of the order and of the crops.
+        args: With `dataset`, `data`, `batch_size`, `seed`, and `train_examples` (`None`: all that
+            aren't held out) and `validation_examples`: train on the first so many, hold out the
+            last so many of the training split.
         augment: Whether to crop and flip the training images.
 
     Raises:
-        ValueError: if an argument is wrong.
+        ValueError: if there are fewer images than asked for.
         DataError: if the data set is neither there nor can be downloaded; says what to do.
     """
-    _check_arguments(name, batch_size, seed)
-    builder = prepare(name, data_dir)
-    kept, held_out = _check_sizes(builder, train_examples, validation_examples)
-    total = builder.info.splits["train"].num_examples
-    normalise = normaliser(STATISTICS[name])
-    validation = None
-    if held_out:
-        validation = plain_batches(
-            *decode(builder, f"train[{total - held_out}:]"), batch_size, normalise
-        )
-    images, labels = decode(builder, f"train[:{kept}]")
-    train = training_batches(images, labels, batch_size, normalise, seed, augment)
+    if keras.config.backend() == "jax":
+        from jax_batches import batches
+    else:
+        from tf_batches import batches
+
+    train, test = read(args.dataset, args.data)
+    kept, held_out = _sizes(len(train.labels), args.train_examples, args.validation_examples)
+    scale, size = scale_and_offset(args.dataset), args.batch_size
+    first, last = (
+        Split(*(p[rows] for p in train)) for rows in (slice(kept), slice(-held_out, None))
+    )
+    training, callbacks = batches(first, size, scale, args.seed, augment)
     return Data(
-        train=train,
-        test=plain_batches(*decode(builder, "test"), batch_size, normalise),
-        validation=validation,
-        classes=builder.info.features["label"].num_classes,
-        input_shape=images.shape[1:],
+        train=training,
+        test=batches(test, size, scale)[0],
+        validation=batches(last, size, scale)[0] if held_out else None,
+        classes=len(CLASSES[args.dataset]),
         train_examples=kept,
-        steps_per_epoch=len(train),
+        callbacks=callbacks,
     )
 
 
-def training_batches(
-    images: np.ndarray, labels: np.ndarray, batch_size: int, normalise, seed: int, augment: bool
-) -> tf.data.Dataset:
-    """Returns shuffled, augmented, normalised batches.
+def read(name: str, path: Path | None = None) -> tuple[Split, Split]:
+    """Returns the training and the test split.
 
     Args:
-        images: uint8, `(examples, height, width, channels)`.
-        labels: int64, `(examples,)`.
-        batch_size: Examples per batch.
-        normalise: What `normaliser` returned.
-        seed: Integer seed.
-        augment: Whether to crop and flip.
+        name: "cifar10" or "cifar100".
+        path: What `--data` says.
     """
-    size = images.shape[1:3]
-    if augment:  # once for all epochs: padding a batch costs as much as the rest of the pipeline
-        images = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)))
-    images, labels = _on_cpu(images), _on_cpu(labels)
+    file = path / f"{name}.npz" if path and path.is_dir() else path
+    if file and file.suffix == ".npz" and file.exists():
+        arrays = _read_npz(file)
+    elif file and path.suffix == ".npz":
+        raise DataError(f"--data: there is no file {path}")
+    elif path or importlib.util.find_spec("tensorflow_datasets"):
+        from tfds_arrays import read_tfds
 
-    def batch(indices, draw):
-        chosen = tf.gather(images, indices)
-        if augment:
-            chosen = crop_and_flip(chosen, *draw_crops(tf.shape(indices)[0], draw), size)
-        return normalise(chosen), tf.gather(labels, indices)
-
-    indices = tf.data.Dataset.range(len(labels))
-    indices = indices.shuffle(len(labels), seed=seed, reshuffle_each_iteration=True)
-    # One random number a batch, from which all its crops follow: so the result doesn't depend on
-    # which thread makes which batch.
-    draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-    batches = tf.data.Dataset.zip(indices.batch(batch_size), draws)
-    return batches.map(batch, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-
-
-def plain_batches(
-    images: np.ndarray, labels: np.ndarray, batch_size: int, normalise
-) -> tf.data.Dataset:
-    """Returns normalised batches in order. Arguments as for `training_batches`."""
-    images, labels = _on_cpu(images), _on_cpu(labels)
-
-    def batch(indices):
-        return normalise(tf.gather(images, indices)), tf.gather(labels, indices)
-
-    batches = tf.data.Dataset.range(len(labels)).batch(batch_size)
-    return batches.map(batch, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        arrays = read_tfds(name, path)
+    else:
+        arrays = _download(name)
+    splits = tuple(Split(x, np.ravel(y).astype("int32")) for x, y in arrays)
+    for images, labels in splits:
+        if images.dtype != np.uint8 or images.shape != (len(labels), 32, 32, 3):
+            raise DataError(
+                f"{path or name} must hold uint8 images (examples, 32, 32, 3) with a label each. "
+                f"Received: {images.dtype} {images.shape} and {len(labels)} labels"
+            )
+        if labels.min() < 0 or labels.max() >= len(CLASSES[name]):
+            raise DataError(
+                f"{path or name} isn't {name}: its labels go from {labels.min()} to {labels.max()}"
+            )
+    return splits
 
 
-def draw_crops(examples, draw) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Draws how to crop and flip a batch.
-
-    Args:
-        examples: Number of examples.
-        draw: Integer that everything follows from.
-
-    Returns:
-        Row and column of the crops' upper left corners in the padded images, int32 from 0 to
-        `2 * PAD`, and whether to flip, bool: each `(examples,)`.
-    """
-    corners = tf.random.stateless_uniform((2, examples), [draw, 0], 0, 2 * PAD + 1, tf.int32)
-    flips = tf.random.stateless_uniform((examples,), [draw, 1], 0, 2, tf.int32) == 1
-    return corners[0], corners[1], flips
+def scale_and_offset(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the factor and the summand that give uint8 images mean 0 and deviation 1."""
+    mean, deviation = (255 * np.array(each, "float32") for each in STATISTICS[name])
+    return 1 / deviation, -mean / deviation
 
 
-def crop_and_flip(padded, top, left, flips, size: tuple[int, int]) -> tf.Tensor:
-    """Crops each image of a batch at a place of its own, and mirrors some.
-
-    Args:
-        padded: `(batch, height + 2 * PAD, width + 2 * PAD, channels)`.
-        top: First row of each crop, `(batch,)`.
-        left: First column of each crop, `(batch,)`.
-        flips: Whether to mirror left and right, `(batch,)`.
-        size: Height and width of a crop.
-    """
-    row, column = tf.range(size[0]), tf.range(size[1])
-    rows = top[:, None] + row
-    columns = left[:, None] + tf.where(flips[:, None], column[::-1], column)
-    cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
-    return tf.gather(cropped, columns, axis=2, batch_dims=1)
-
-
-def normaliser(statistics: Statistics):
-    """Returns the function from uint8 images to float32 ones with mean 0 and deviation 1."""
-    deviation = 255 * np.array(statistics.deviation, "float32")
-    scale, offset = 1 / deviation, -255 * np.array(statistics.mean, "float32") / deviation
-
-    def normalise(images):
-        # Constants of a whole image's shape: three times as fast as broadcasting over channels.
-        shape = images.shape[1:]
-        whole_scale, whole_offset = (np.broadcast_to(c, shape).copy() for c in (scale, offset))
-        return tf.cast(images, tf.float32) * whole_scale + whole_offset
-
-    return normalise
-
-
-def prepare(name: str, data_dir: str | None = None):
-    """Returns the TFDS builder of a data set that is on the disk, downloading it if need be.
-
-    Raises:
-        DataError: if the data set is neither there nor can be downloaded; says what to do.
-    """
-    tfds = _import_tfds()
-    builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    if builder.is_prepared():
-        return builder
-    settings = tfds.download.DownloadConfig(try_download_gcs=False)
+def _read_npz(file: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     try:
-        _check_network()
-        builder.download_and_prepare(download_config=settings)
-    except Exception as error:  # TFDS's errors have no common public class
-        raise DataError(_what_to_do(name, builder, error)) from error
-    return builder
-
-
-def _import_tfds():
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
+        with open(file, "rb") as opened, np.load(opened) as content:
+            return [(content[f"x_{part}"], content[f"y_{part}"]) for part in ("train", "test")]
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
-            "This recipe needs tensorflow-datasets: pip install 'keras-grow[recipes]'"
+            f"{file} must hold x_train, y_train, x_test and y_test. Received: {error}"
         ) from error
-    return tfds
 
 
-def _check_network() -> None:
-    """Fails within seconds without a network, where TFDS would try for minutes.
-
-    Asks with the client that TFDS downloads with, so that proxies and certificates count alike.
-    Any answer will do.
-    """
-    import requests
-
-    requests.head("https://www.cs.toronto.edu/~kriz/cifar.html", timeout=10)
-
-
-def _what_to_do(name: str, builder, error: Exception) -> str:
-    folder = builder.data_path.parent.parent
-    return (
-        f"The data set '{name}' is not in {folder}, and downloading it failed: {error}\n"
-        "Do one of these:\n"
-        "- Name the TFDS folder that has it: --data-dir DIR (where DIR/"
-        f"{name}/{builder.version} exists). Without it, TFDS looks in $TFDS_DATA_DIR, and by "
-        "default in ~/tensorflow_datasets.\n"
-        "- Run once with a network (and a writable folder): the download takes a few minutes.\n"
-        "- On another machine with a network, run\n"
-        f"    python -c \"import tensorflow_datasets as tfds; tfds.load('{name}')\"\n"
-        f"  and copy its ~/tensorflow_datasets/{name} into {folder}."
-    )
+def _download(name: str) -> Any:
+    """Downloads with Keras, where there is no TensorFlow Datasets."""
+    try:
+        return getattr(keras.datasets, name).load_data()
+    except Exception as error:  # whatever a network can do
+        raise DataError(
+            f"Downloading '{name}' failed: {error}\nName a file that has it, with x_train, "
+            f"y_train, x_test and y_test: --data {name}.npz"
+        ) from error
 
 
-def decode(builder, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images and labels of a split, in the order of the records."""
-    images, labels = builder.as_dataset(
-        split=split, batch_size=-1, shuffle_files=False, as_supervised=True
-    )
-    return images.numpy(), labels.numpy()
-
-
-def _on_cpu(array: np.ndarray) -> tf.Tensor:
-    """The pipeline runs on the CPU: on the GPU, the store would be copied back and forth."""
-    with tf.device("cpu"):
-        return tf.constant(array)
-
-
-def _check_arguments(name: str, batch_size: int, seed: int) -> None:
-    if name not in STATISTICS:
-        raise ValueError(f"`name` must be one of {list(STATISTICS)}. Received: name={name!r}")
-    _check_count("batch_size", batch_size, least=1)
-    _check_count("seed", seed, least=0)
-
-
-def _check_sizes(builder, train_examples: int | None, validation_examples: int) -> tuple[int, int]:
+def _sizes(total: int, train_examples: int | None, held_out: int) -> tuple[int, int]:
     """Returns how many examples to train on, and how many to hold out."""
-    total = builder.info.splits["train"].num_examples
-    held_out = _check_count("validation_examples", validation_examples, least=0)
     if held_out >= total:
         raise ValueError(
-            f"`validation_examples` must leave some of the {total:,} training examples. "
-            f"Received: validation_examples={held_out}"
+            f"--validation-examples must leave some of the {total:,} training examples. "
+            f"Received: {held_out}"
         )
-    if train_examples is None:
-        return total - held_out, held_out
-    kept = _check_count("train_examples", train_examples, least=1)
+    kept = total - held_out if train_examples is None else train_examples
     if kept > total - held_out:
         raise ValueError(
-            f"`train_examples` must be at most {total - held_out:,}: the training split has "
-            f"{total:,} examples, of which {held_out:,} are held out. "
-            f"Received: train_examples={kept}"
+            f"--train-examples must be at most {total - held_out:,}: the training split has "
+            f"{total:,} examples, of which {held_out:,} are held out. Received: {kept}"
         )
     return kept, held_out
-
-
-def _check_count(name: str, value, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}"
-        )
-    return int(value)

@@ -27,21 +27,17 @@ References: Selvaraju et al., Grad-CAM; Petsiuk, Das and Saenko, RISE (deletion 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import common
+import data
+import keras
 import numpy as np
-from quiet import quietly
 
-with quietly():
-    import common
-    import data
-    import keras
-
-    from keras_grow import plots, saliency
-    from keras_grow.saliency.maps import SALIENCY_METHODS, feature_layer, saliency_maps
+from keras_grow import plots, runs, saliency
+from keras_grow.saliency import SALIENCY_METHODS, feature_layer, saliency_maps
 
 COLUMNS = 10  # classes in a figure that is as wide as a page
 MEASURES = ("coverage", "deletion", "insertion")
@@ -58,36 +54,34 @@ class Images(NamedTuple):
 def main(argv: list[str] | None = None) -> dict:
     """Runs the recipe with command-line arguments, and returns what it writes to the JSON."""
     args = parse(argv)
-    images = load_images(args.dataset, args.data_dir)
+    images = load_images(args)
     models = load_models(args, images)
     few = Images(images.pixels[: args.examples], images.labels[: args.examples], images.names)
     args.out.mkdir(parents=True, exist_ok=True)
     figures = {method: draw(models, images, method, args) for method in args.method}
     results = measure(models, few, args)
     for method, figure in figures.items():
-        with common.replacing(args.out / f"{method}.png") as partial:
-            figure.savefig(partial, dpi=150)
+        figure.savefig(args.out / f"{method}.png", dpi=150)
     content = {
         "format": "keras_grow.saliency",
         "version": 1,
         "configuration": configuration(args, few),
-        "versions": common.versions(),
-        "machine": common.machine(),
+        "versions": runs.versions(),
+        "machine": runs.machine(),
         "results": results,
     }
-    with common.replacing(args.out / "saliency.json") as partial:
-        partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    common.write_json(args.out / "saliency.json", content)
     print(table(results, args))
     print(f"\nsaliency.json and {', '.join(f'{m}.png' for m in args.method)} are in {args.out}")
     return content
 
 
-def load_images(dataset: str, data_dir: str | None) -> Images:
+def load_images(args: argparse.Namespace) -> Images:
     """Reads the whole test split, in order."""
-    builder = data.prepare(dataset, data_dir)
-    pixels, labels = data.decode(builder, "test")
-    normalise = data.normaliser(data.STATISTICS[dataset])
-    return Images(normalise(pixels).numpy(), labels, builder.info.features["label"].names)
+    _, test = data.read(args.dataset, args.data)
+    scale, offset = data.scale_and_offset(args.dataset)
+    pixels = test.images.astype("float32") * scale + offset
+    return Images(pixels, test.labels, data.CLASSES[args.dataset])
 
 
 def load_models(args: argparse.Namespace, images: Images) -> dict[str, keras.Model]:
@@ -182,7 +176,8 @@ def estimated(values: np.ndarray) -> dict[str, float]:
 
 def configuration(args: argparse.Namespace, images: Images) -> dict:
     """Returns the arguments as JSON can hold them, with the number of images that there are."""
-    values = {**vars(args), "models": [str(path) for path in args.models], "out": str(args.out)}
+    values = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    values["models"] = [str(path) for path in args.models]
     return {**values, "examples": len(images.labels)}
 
 
@@ -222,10 +217,7 @@ def _cell(value: dict, percent: bool = False, sign: str = "") -> str:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = common.parser(__doc__)
     add = parser.add_argument
     methods = list(SALIENCY_METHODS)
     add("--models", type=Path, nargs="+", required=True, help="saved models (.keras)")
@@ -236,8 +228,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--examples", type=common.positive_int, default=300, help="test images to measure on")
     add("--threshold", type=common.positive, default=0.5, help="of the map, from where it covers")
     add("--steps", type=common.positive_int, default=16, help="of deletion and insertion")
-    add("--dataset", choices=list(data.STATISTICS), default="cifar10", help="what they learned")
-    add("--data-dir", help="folder of TensorFlow Datasets, if not its default")
+    data.add_arguments(parser)
     add("--out", type=Path, help="folder for the results, if not runs/saliency-<time>")
     args = parser.parse_args(argv)
     args.out = args.out or common.default_out("saliency")

@@ -3,43 +3,114 @@
     python recipes/tables.py --preset quick --jobs 2               # 2 cores: about 1 1/2 hours
     python recipes/tables.py --preset quick --only vgg16 random firefly --seeds 0 1 2 3 4
     python recipes/tables.py --preset paper --tables 1 2 3         # 250 epochs, all images: a GPU
+    python recipes/tables.py --preset paper --backend jax --data cifar10.npz --minutes 10
 
 Table 1 is CIFAR-10, Table 2 CIFAR-100: growth methods x networks, without and with the similarity
 penalty. Table 3 has each term of the penalty alone. Two rows are added to the paper's: the final
 size (of `random` without penalty) from the start, for as many epochs and for as many training
 floating-point operations.
 
-Each cell is a run of recipes/cifar.py in a process and a folder of its own. What is stopped is
-taken up again by the same command: finished cells are kept, the others go on from their last
-epoch. Nothing is chosen by the test accuracy. Writes into --out: tables.md and tables.json, and a
-folder for each cell, with its results, its model, and what it printed (log.txt). The two files are
-of the rows that were asked for last; cells that were not stay in their folders.
+Each cell is a run of recipes/cifar.py in a process and a folder of its own. What is stopped, by
+`--minutes` or otherwise, is taken up again by the same command: finished cells are kept, the
+others go on where they were. Nothing is chosen by the test accuracy. Writes into --out: tables.md
+and tables.json, of the rows that were asked for last and are finished, and a folder for each cell,
+with its results, its model, and what it printed (log.txt).
 
-Reference: Sakai and Hotta, Growing Deep Neural Network Considering with Similarity between Neurons.
+Reference: Sakai and Hotta, Growing Deep Neural Network Considering with Similarity between Neurons:
+test accuracy in per cent, training seconds on one GTX 1080 Ti.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from statistics import mean, stdev
+from typing import NamedTuple
 
-from quiet import quietly
+import common
 
-with quietly():
-    import common
-    import table_text
-    from table_cells import PRESETS, Row, command, only, rows_of, with_sizes
+from keras_grow import runs
 
-# Options of recipes/cifar.py that take the place of the preset's.
-GIVEN = ("train-examples", "epochs", "every", "width", "penalty-weight", "weight-sum")
 CIFAR = Path(__file__).with_name("cifar.py")
+METHODS = ("random", "net2wider", "splitting", "firefly", "gradmax")
+# Rows that the paper lacks: the final size from the start, for as many epochs or as many FLOPs.
+STATIC = ("static-epochs", "static-flops")
+# Which terms of the penalty are in the loss: its name in a table, and options of cifar.py.
+SETTINGS = {
+    "neither": ("-", ["--no-penalty"]),
+    "weight_sum": ("weight sum (Eq. 4)", ["--penalty", "--penalty-weight", "0"]),
+    "similarity": ("similarity (Eq. 3)", ["--penalty", "--weight-sum", "0"]),
+    "both": ("both (Eq. 5)", ["--penalty"]),
+}
+# The paper's Eq. 5 has no weight for the similarity; its lambda isn't published.
+PRESETS = {
+    "paper": "epochs=250 every=50 penalty-weight=1.0 weight-sum=0.01 schedule=cosine",
+    "quick": "train-examples=3000 epochs=15 every=3 penalty-epochs=2 test-every=15 "
+    "penalty-weight=1.0 weight-sum=0.01 schedule=hold",
+}
+# Options that take the place of the preset's.
+GIVEN = "train-examples epochs every width penalty-weight weight-sum schedule".split()
+# Tables 1 and 2: without and with the penalty, accuracy and seconds.
+PUBLISHED = """
+cifar10  vgg16     random    86.49  3022 86.85  3090
+cifar10  vgg16     splitting 89.12  6146 90.08  6176
+cifar10  vgg16     firefly   90.60  3375 91.70  3409
+cifar10  mobilenet random    87.90  1240 88.29  1264
+cifar10  mobilenet splitting 89.92  3191 90.83  3370
+cifar10  mobilenet firefly   91.89  1630 92.56  1670
+cifar100 vgg16     random    61.77  6612 62.09  6680
+cifar100 vgg16     splitting 63.90 13560 64.52 13790
+cifar100 vgg16     firefly   64.74  5307 65.55  5360
+cifar100 mobilenet random    62.89  2690 63.10  2842
+cifar100 mobilenet splitting 65.71  7167 66.16  7250
+cifar100 mobilenet firefly   66.42  3673 67.49  3690
+"""
+# Table 3 (CIFAR-10, VGG16): only the weight-sum term, only the similarity term.
+ABLATION = """
+cifar10  vgg16     random    86.49  3030 86.67  3077
+cifar10  vgg16     splitting 89.12  6149 89.58  6171
+cifar10  vgg16     firefly   91.60  3379 91.51  3402
+"""
+
+
+class Row(NamedTuple):
+    """One network, trained in one way; with a seed it is a cell."""
+
+    dataset: str
+    model: str
+    method: str
+    setting: str
+
+    def folder(self, seed: int) -> str:
+        """Returns the name of the folder of one of its cells."""
+        return f"{'-'.join(self)}-seed{seed}"
+
+    @property
+    def size_of(self) -> Row | None:
+        """The grown row whose final size a static row has: `random` spreads growth evenly."""
+        return self._replace(method="random") if self.method in STATIC else None
+
+
+def published() -> dict[Row, tuple[float, float]]:
+    """Returns accuracy and seconds of each row that the paper has."""
+    found = {}
+    for text, settings in ((PUBLISHED, ("neither", "both")), (ABLATION, list(SETTINGS)[1:3])):
+        for line in text.split("\n")[1:-1]:
+            *names, a, b, c, d = line.split()
+            for setting, numbers in zip(settings, ((a, b), (c, d)), strict=True):
+                found[Row(*names, setting)] = tuple(map(float, numbers))
+    return found
+
+
+PAPER = published()
 
 
 class CellError(RuntimeError):
@@ -49,33 +120,28 @@ class CellError(RuntimeError):
 def main(argv: list[str] | None = None) -> dict:
     """Runs the recipe with command-line arguments, and returns what it writes to the JSON."""
     args = parse(argv)
-    rows = with_sizes(args.rows)
     common.claim(args.out / "protocol.json", args.protocol)
-    print(f"{len(rows)} rows of {len(args.seeds)} runs each: {protocol_text(args)}", flush=True)
+    options = " ".join(f"--{name} {value}" for name, value in args.protocol.items())
+    what = f"preset '{args.preset}', recipes/cifar.py {options}"
+    print(f"{len(args.rows)} rows of {len(args.seeds)} runs each: {what}", flush=True)
     for static in (False, True):  # static rows need the sizes of grown ones
-        cells = [(r, s) for s in args.seeds for r in rows if bool(r.size_of) is static]
+        cells = [(r, s) for s in args.seeds for r in args.rows if bool(r.size_of) is static]
         Cells(args).run(cells)
-    found = table_text.collect(rows, args.seeds, args.out)
+    found = collect(args.rows, args.seeds, args.out)
     result = {
         "protocol": args.protocol,
         "seeds": args.seeds,
-        "versions": common.versions(),
-        "machine": common.machine(),
-        "rows": [summary.to_dict() for summary in found],
+        "versions": runs.versions(),
+        "machine": runs.machine(),
+        "rows": found,
     }
-    seeds = " ".join(map(str, args.seeds))
-    text = f"{protocol_text(args)}, seeds {seeds}\n\n{table_text.tables(found)}"
-    for name, content in (("tables.json", json.dumps(result, indent=1)), ("tables.md", text)):
-        with common.replacing(args.out / name) as partial:
-            partial.write_text(content + "\n")
+    text = f"{what}, seeds {' '.join(map(str, args.seeds))}\n\n{tables(found)}"
+    common.write_json(args.out / "tables.json", result)
+    (args.out / "tables.md").write_text(text + "\n")
     print(f"\n{text}\n\ntables.md and tables.json are in {args.out}")
+    if len(found) < len(args.rows):
+        print(f"{len(found)} of {len(args.rows)} rows are finished; the same command goes on")
     return result
-
-
-def protocol_text(args: argparse.Namespace) -> str:
-    """Says in a line what every cell has in common."""
-    options = " ".join(f"--{name} {value}" for name, value in args.protocol.items())
-    return f"preset '{args.preset}', recipes/cifar.py {options}"
 
 
 class Cells:
@@ -91,14 +157,13 @@ class Cells:
         self._ended = False
 
     def run(self, cells: Sequence[tuple[Row, int]]) -> None:
-        """Runs the cells that aren't complete.
+        """Runs the cells that aren't finished.
 
         Raises:
             CellError: if one fails; those that run are ended then.
-            ValueError: if the results of a complete one are damaged.
+            ValueError: if the results of a finished one are damaged.
         """
-        out = self.args.out
-        left = [cell for cell in cells if not is_complete(out / cell[0].folder(cell[1]))]
+        left = [(r, s) for r, s in cells if not finished(self.args.out / r.folder(s))]
         with ThreadPoolExecutor(self.args.jobs) as pool:
             futures = [pool.submit(self._run, row, seed) for row, seed in left]
             try:
@@ -113,17 +178,16 @@ class Cells:
 
     def _run(self, row: Row, seed: int) -> str:
         """Runs one cell, and says what came out."""
-        folder = self.args.out / row.folder(seed)
+        name, minutes = row.folder(seed), (self.args.ends - time.monotonic()) / 60
+        folder = self.args.out / name
+        waits = row.size_of and not finished(self.args.out / row.size_of.folder(seed))
+        if minutes <= 0 or waits:
+            return f"{name}: for another time"
+        command = [sys.executable, str(CIFAR), *options(row, seed, self.args, minutes)]
         folder.mkdir(exist_ok=True)
-        options = command(row, seed, self.args.protocol, self.args.out)
-        if self.args.data_dir:
-            options += ["--data-dir", self.args.data_dir]
         with open(folder / "log.txt", "a") as log:
             process = subprocess.Popen(
-                [sys.executable, str(CIFAR), *options],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self._threads()},
+                command, stdout=log, stderr=subprocess.STDOUT, env={**self._shares(), **os.environ}
             )
             self._running.add(process)
             if self._ended:  # this one began while another failed
@@ -133,68 +197,232 @@ class Cells:
         if code:
             end = (folder / "log.txt").read_text().rstrip().rpartition("\n")[2]
             raise CellError(
-                f"{row.folder(seed)} failed (exit status {code}): {end}\nAll that it printed is in "
+                f"{name} failed (exit status {code}): {end}\nAll that it printed is in "
                 f"{folder / 'log.txt'}. The same command takes the tables up again."
             )
-        run = common.read_run(folder / "results.json")
-        accuracy, seconds = 100 * run.test_accuracy, run.seconds["training"]
-        return f"{row.folder(seed)}: {accuracy:.2f} %, {seconds:,.0f} s"
+        if not finished(folder):
+            return f"{name}: to be continued"
+        run = runs.read(folder)
+        return f"{name}: {100 * run.test_accuracy:.2f} %, {run.seconds['training']:,.0f} s"
 
-    def _threads(self) -> dict[str, str]:
-        """Returns the environment in which TensorFlow leaves the other cells their cores."""
+    def _shares(self) -> dict[str, str]:
+        """Returns the environment in which a cell leaves the others their cores and memory."""
+        if self.args.jobs == 1:
+            return {}
         threads = max(1, (os.cpu_count() or 1) // self.args.jobs)
-        return {"TF_NUM_INTRAOP_THREADS": str(threads)} if self.args.jobs > 1 else {}
+        return {"TF_NUM_INTRAOP_THREADS": str(threads), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
-def is_complete(folder: Path) -> bool:
+def finished(folder: Path) -> bool:
     """Whether a cell has its results; damaged ones are an error, not a reason to overwrite."""
-    path = folder / "results.json"
-    if not path.exists():
-        return False
-    common.read_run(path)
-    return True
+    return (folder / runs.RESULTS).exists() and bool(runs.read(folder))
+
+
+def options(row: Row, seed: int, args: argparse.Namespace, minutes: float) -> list[str]:
+    """Returns the options of recipes/cifar.py that fill a cell in at most so many minutes."""
+    chosen = dict(args.protocol)
+    if row.size_of:
+        grown = args.out / row.size_of.folder(seed) / runs.RESULTS
+        how = ["--static", "--widths-from", str(grown)]
+        chosen.pop("width", None)
+        if row.method == "static-flops":
+            run = runs.read(grown)
+            epochs = run.training_flops / run.history["training_flops"][-1]
+            chosen["epochs"] = chosen["test-every"] = max(1, round(epochs))
+    else:
+        how = ["--method", row.method, *SETTINGS[row.setting][1]]
+    chosen |= {"dataset": row.dataset, "model": row.model, "seed": seed}
+    chosen["out"] = args.out / row.folder(seed)
+    chosen |= {"data": args.data} if args.data else {}
+    chosen |= {"minutes": f"{minutes:.3f}"} if math.isfinite(minutes) else {}
+    return [*(text for name, value in chosen.items() for text in (f"--{name}", str(value))), *how]
+
+
+def collect(rows: Iterable[Row], seeds: Sequence[int], folder: Path) -> list[dict]:
+    """Sums up the runs of each row that is finished: means over the seeds, but for accuracies.
+
+    Returns:
+        For each row its names and `accuracies`, `mean`, `deviation`; `seconds` of training, of it
+        for `choosing` neurons, and more than without `penalty`; `neurons`, `parameters`, `flops`,
+        `similarity` at the end, neurons taken without a helping score (`unhelpful`); the `gain` in
+        accuracy over the same seed without penalty; and the `paper`'s result.
+    """
+    found: dict[Row, list[runs.Run]] = {}
+    for row in rows:
+        folders = [folder / row.folder(seed) for seed in seeds]
+        if all(map(finished, folders)):
+            found[row] = [runs.read(each) for each in folders]
+    return [_summary(row, found) for row in found]
+
+
+def _summary(row: Row, found: dict[Row, list[runs.Run]]) -> dict:
+    of_row, plain = found[row], found.get(row._replace(setting="neither"))
+    accuracies = [100 * run.test_accuracy for run in of_row]
+    seconds = mean(run.seconds["training"] for run in of_row)
+    last = [run.history.get("similarity", [None])[-1] for run in of_row]
+    compared = plain if row.setting != "neither" else None
+    return {
+        "row": row._asdict(),
+        "accuracies": accuracies,
+        "mean": mean(accuracies),
+        "deviation": stdev(accuracies) if len(accuracies) > 1 else None,
+        "seconds": seconds,
+        "choosing": mean(run.seconds["choosing"] for run in of_row),
+        "penalty": compared and seconds - mean(run.seconds["training"] for run in compared),
+        "neurons": mean(run.neurons for run in of_row),
+        "parameters": mean(run.parameters for run in of_row),
+        "flops": mean(run.training_flops for run in of_row),
+        "similarity": None if None in last else mean(last),  # a run may have broken down
+        "unhelpful": mean(sum(event["unhelpful"] for event in run.growth) for run in of_row),
+        "gain": compared
+        and [a - 100 * run.test_accuracy for a, run in zip(accuracies, compared, strict=True)],
+        "paper": dict(zip(("accuracy", "seconds"), PAPER[row], strict=True))
+        if row in PAPER
+        else None,
+    }
+
+
+def tables(found: Sequence[dict]) -> str:
+    """Lays the results out as Markdown, a table for each data set and network."""
+    parts = []
+    for place in dict.fromkeys((each["row"]["dataset"], each["row"]["model"]) for each in found):
+        chosen = [e for e in found if (e["row"]["dataset"], e["row"]["model"]) == place]
+        head = (
+            "method | penalty | runs | accuracy | paper | seconds | choosing | penalty (s) | "
+            "paper (s) | parameters | TFLOPs | similarity | unhelpful"
+        )
+        lines = [_markdown(head.split(" | "), map(_line, chosen))]
+        gained = [e for e in chosen if e["gain"]]
+        if gained:
+            names = [SETTINGS[name][0] for name in list(SETTINGS)[1:]]
+            lines.append("What the penalty adds, seed by seed:")
+            lines.append(_markdown(["method", *names], _gains(gained)))
+        parts += [f"### {place[1]} on {place[0]}", *lines]
+    parts.append(
+        "Accuracies are mean ± standard deviation over the seeds, in per cent of the test split, "
+        "measured after the last epoch. Seconds are those of training, growths included, as they "
+        'were on this machine with so many cells at a time; "penalty" is the difference to the '
+        "same row without it. The paper's columns are of its protocol (250 epochs, one GTX 1080 "
+        "Ti): the distance to it is that of the protocols, not of the methods."
+    )
+    return "\n\n".join(parts)
+
+
+def _line(each: dict) -> list[str]:
+    def text(name: str, form: str, scale: float = 1) -> str:
+        return "-" if each[name] is None else format(each[name] / scale, form)
+
+    spread = f" ± {each['deviation']:.2f}" if each["deviation"] is not None else ""
+    paper = each["paper"]
+    return [
+        each["row"]["method"],
+        SETTINGS[each["row"]["setting"]][0],
+        str(len(each["accuracies"])),
+        f"{each['mean']:.2f}{spread}",
+        f"{paper['accuracy']:.2f}" if paper else "-",
+        text("seconds", ",.0f"),
+        text("choosing", ",.1f"),
+        text("penalty", "+,.1f"),
+        f"{paper['seconds']:,.0f}" if paper else "-",
+        text("parameters", ",.0f"),
+        text("flops", ",.2f", 1e12),
+        text("similarity", ".3f"),
+        text("unhelpful", ".0f"),
+    ]
+
+
+def _gains(gained: Sequence[dict]) -> list[list[str]]:
+    """Returns a line for each method: the gain of each setting, and its standard error."""
+    lines: dict[str, list[str]] = {}
+    for each in gained:
+        gain = each["gain"]
+        text = " ".join(f"{value:+.2f}" for value in gain)
+        if len(gain) > 1:
+            text = f"{mean(gain):+.2f} ± {stdev(gain) / math.sqrt(len(gain)):.2f} ({text})"
+        line = lines.setdefault(each["row"]["method"], [each["row"]["method"], "-", "-", "-"])
+        line[list(SETTINGS).index(each["row"]["setting"])] = text
+    return list(lines.values())
+
+
+def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def rows_of(tables: Iterable[int]) -> list[Row]:
+    """Returns the rows of the paper's tables 1, 2 or 3, each once, with the rows that it lacks."""
+    rows = []
+    for table in sorted(tables):
+        dataset = "cifar100" if table == 2 else "cifar10"
+        for model in ("vgg16", "mobilenet") if table < 3 else ("vgg16",):
+            for method in (*METHODS, *STATIC):
+                settings = ["neither"] if method in STATIC else ["neither", "both"]
+                rows += [
+                    Row(dataset, model, method, setting)
+                    for setting in (settings if table < 3 else SETTINGS)
+                    if table < 3 or Row(dataset, model, method, setting) in PAPER
+                ]
+    return list(dict.fromkeys(rows))
+
+
+def only(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """Keeps the rows that match some names, and the grown ones that static ones need.
+
+    Of each kind that is named (data sets, networks, methods, settings), one must match.
+
+    Raises:
+        ValueError: if a name is unknown, or nothing is left.
+    """
+    kinds = [set(column) for column in zip(*rows, strict=True)]
+    known = sorted(set().union(*kinds))
+    unknown = sorted({*names} - {*known})
+    if unknown:
+        raise ValueError(
+            f"--only must name some of {' '.join(known)}. Received: {' '.join(unknown)}"
+        )
+    kept = [
+        row
+        for row in rows
+        if all(name in names or not kind & {*names} for name, kind in zip(row, kinds, strict=True))
+    ]
+    if not kept:
+        raise ValueError(f"--only {' '.join(names)} leaves no row")
+    return list(dict.fromkeys([*kept, *(row.size_of for row in kept if row.size_of)]))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
+    parser = common.parser(__doc__)
+    add, count, number = parser.add_argument, common.positive_int, common.non_negative
     add("--preset", choices=list(PRESETS), default="quick", help="how long, on how many images")
     add("--tables", type=int, nargs="+", choices=[1, 2, 3], default=[1, 3], help="which tables")
     add("--only", nargs="+", default=[], help="data sets, networks, methods or settings to keep")
     add("--seeds", type=common.count, nargs="+", default=[0, 1, 2], help="one run each")
     add("--schedule", choices=["cosine", "restarts", "hold"], help="paper: cosine, quick: hold")
-    add("--train-examples", type=common.positive_int, help="instead of the preset's")
-    add("--epochs", type=common.positive_int, help="instead of the preset's")
-    add("--every", type=common.positive_int, help="instead of the preset's")
-    add("--width", type=common.positive_int, help="of each layer at the start; vgg16 16")
-    add("--penalty-weight", type=common.non_negative, help="of Eq. 2; as in Eq. 5, 1")
-    add("--weight-sum", type=common.non_negative, help="lambda, of Eq. 4; 0.01")
-    add("--jobs", type=common.positive_int, default=1, help="cells at a time")
-    add("--data-dir", help="folder of TensorFlow Datasets, if not its default")
+    add("--train-examples", type=count, help="instead of the preset's")
+    add("--epochs", type=count, help="instead of the preset's")
+    add("--every", type=count, help="instead of the preset's")
+    add("--width", type=count, help="of each layer at the start; vgg16 16")
+    add("--penalty-weight", type=number, help="of Eq. 2; as in Eq. 5, 1")
+    add("--weight-sum", type=number, help="lambda, of Eq. 4; 0.01")
+    add("--jobs", type=count, default=1, help="cells at a time")
+    add("--minutes", type=common.positive, default=math.inf, help="stop; the same command goes on")
+    add("--data", "--data-dir", type=Path, help="see recipes/cifar.py")
     add("--out", type=Path, help="folder to write to, or to go on in; runs/tables-<preset>")
     args = parser.parse_args(argv)
+    args.ends = time.monotonic() + 60 * args.minutes
     args.out = args.out or Path("runs") / f"tables-{args.preset}"
-    args.protocol = protocol(args)
+    chosen = dict(pair.split("=") for pair in PRESETS[args.preset].split())
+    given = {name: getattr(args, name.replace("-", "_")) for name in GIVEN}
+    chosen |= {name: str(value) for name, value in given.items() if value is not None}
+    if "test-every" in chosen:
+        chosen["test-every"] = chosen["epochs"]
+    args.protocol = {"backend": args.backend, **chosen}
     try:
         args.rows = only(rows_of(args.tables), args.only)
     except ValueError as error:
         parser.error(str(error))
     return args
-
-
-def protocol(args: argparse.Namespace) -> dict:
-    """Returns the options of recipes/cifar.py that all cells have in common."""
-    chosen = dict(PRESETS[args.preset])
-    chosen["schedule"] = args.schedule or ("cosine" if args.preset == "paper" else "hold")
-    given = {name: getattr(args, name.replace("-", "_")) for name in GIVEN}
-    chosen |= {name: value for name, value in given.items() if value is not None}
-    if "test-every" in chosen:
-        chosen["test-every"] = chosen["epochs"]
-    return chosen
 
 
 if __name__ == "__main__":

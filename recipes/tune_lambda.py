@@ -26,39 +26,51 @@ was searched, TensorBoard's files with the hyperparameters (tensorboard/), Keras
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from statistics import mean
+from typing import Any, NamedTuple
 
-from quiet import quietly
+import cifar
+import common
+import data
+import keras
 
-with quietly():
-    import cifar
-    import common
-    import data
-    import keras
-    import trials
+import keras_grow
+from keras_grow import plots, runs, tuning
 
-    import keras_grow
-    from keras_grow import tuning
-
-TRIALS = 20
+OBJECTIVE = "val_accuracy"
+HELD_OUT, TRIALS = 5000, 20
 TUNERS = {
     "hyperband": tuning.Hyperband,
     "bayesian": tuning.BayesianOptimization,
     "random": tuning.RandomSearch,
     "grid": tuning.GridSearch,
 }
-# What `--scan` calls a hyperparameter.
-SCANS = {"lambda": "weight_sum", "epochs": "penalty_epochs"}
-SCANS |= {name: name for name in ("weight", "rate", "method")}
-HELD_OUT = 5000
-# None changes what a trial is: a search that goes on may have them otherwise. (`penalty_weight` is
+# What changes nothing of a trial: a search that goes on may have it otherwise. (`penalty_weight` is
 # what cifar.py calls `weight`.)
-MAY_CHANGE = ("out", "data_dir", "trials", "penalty_weight")
+MAY_CHANGE = ("trials", "penalty_weight", *cifar.ELSEWHERE)
+
+
+class Name(NamedTuple):
+    """A hyperparameter: type of its values, name in `--scan`, label, whether its axis is log."""
+
+    kind: type
+    scan: str
+    label: str
+    logarithmic: bool = False
+
+
+NAMES = {
+    "weight_sum": Name(float, "lambda", "lambda, weight of the change of the sum of weights", True),
+    "weight": Name(float, "weight", "weight of the similarity", True),
+    "penalty_epochs": Name(int, "epochs", "N, penalised epochs after each growth"),
+    "rate": Name(float, "rate", "new neurons per old one"),
+    "method": Name(str, "method", "method"),
+}
+SCANS = {each.scan: name for name, each in NAMES.items()}
 
 
 class LastEpochHyperModel(tuning.GrowthHyperModel):
@@ -75,29 +87,36 @@ def main(argv: list[str] | None = None) -> dict | None:
     args, training = parse(argv)
     asked = claim(args, training)
     keras.utils.set_random_seed(training.seed)
-    images = cifar.load(training)
+    keras.config.set_dtype_policy(training.mixed_precision or keras.config.floatx())
+    images = data.load(training)
     board = keras.callbacks.TensorBoard(str(args.out / "tensorboard"), write_graph=False)
-    with common.dtype_policy(training.mixed_precision):
-        tuner = make_tuner(args, training, images)
-        tuner.search(
-            images.train,
-            validation_data=images.validation,
-            epochs=training.epochs,
-            shuffle=False,  # the pipeline does it
-            callbacks=[board],
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
+    tuner = make_tuner(args, training, images)
+    tuner.search(
+        images.train,
+        validation_data=images.validation,
+        epochs=training.epochs,
+        shuffle=False,  # the data do it
+        callbacks=[board, *images.callbacks],
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
     if is_worker():
         return None  # the chief reports
-    found = trials.describe_all(tuner, asked)
-    with common.replacing(args.out / "trials.json") as partial:
-        partial.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
-    for name, figure in trials.figures(found["trials"]).items():
-        with common.replacing(args.out / f"accuracy_against_{name}.png") as partial:
-            figure.savefig(partial, dpi=150)
-    texts = [trials.table(found["trials"]), trials.table_by_value(found["by_value"])]
-    texts.append(f"trials.json and figures are in {args.out}")
-    print(*(f"\n{text}" for text in texts if text), sep="\n")
+    trials = tuning.describe(tuner)
+    found = {
+        "format": "keras_grow.search",
+        "version": 1,
+        "objective": f"{OBJECTIVE} after the last epoch",
+        "configuration": asked,
+        "versions": runs.versions(),
+        "machine": runs.machine(),
+        "trials": trials,
+        "by_value": tuning.by_value(trials),
+    }
+    common.write_json(args.out / "trials.json", found)
+    for name, figure in figures(trials).items():
+        figure.savefig(args.out / f"accuracy_against_{name}.png", dpi=150)
+    print(f"\n{table(trials)}\n\n{table_by_value(found['by_value'])}".rstrip())
+    print(f"\ntrials.json and figures are in {args.out}")
     return found
 
 
@@ -109,11 +128,11 @@ def is_worker() -> bool:
 
 def claim(args: argparse.Namespace, training: argparse.Namespace) -> dict:
     """Makes `--out` the folder of this search, or checks that it is. Returns what was asked for."""
-    spaces = {name: as_text(getattr(args, name)) for name in trials.NAMES}
+    spaces = {name: as_text(getattr(args, name)) for name in NAMES}
     asked = cifar.configuration(training) | {"tuner": args.tuner, "seeds": args.seeds} | spaces
     asked = {name: value for name, value in asked.items() if name not in MAY_CHANGE}
     path = args.out / "configuration.json"
-    others = ("search", "trials.json", "results.json")
+    others = ("search", "trials.json", runs.RESULTS)
     if not path.exists() and any((args.out / name).exists() for name in others):
         raise common.FolderError(
             f"--out {args.out} holds something else than a search: name another"
@@ -134,7 +153,7 @@ def make_tuner(args, training, images: data.Data) -> tuning.GrowthTuner:
         given = {"max_trials": args.trials}
     return TUNERS[args.tuner](
         hypermodel(args, training, lambda: cifar.build_model(training, images)),
-        trials.OBJECTIVE,
+        OBJECTIVE,
         executions_per_trial=args.seeds,
         directory=str(args.out),
         project_name="search",
@@ -144,23 +163,80 @@ def make_tuner(args, training, images: data.Data) -> tuning.GrowthTuner:
 
 def hypermodel(args, training, build: Callable) -> LastEpochHyperModel:
     """Returns the hypermodel; raises a `ValueError` where a hyperparameter is wrong."""
-    spaces = {name: getattr(args, name) for name in trials.NAMES}
+    spaces = {name: getattr(args, name) for name in NAMES}
     if spaces["method"] == training.method:  # with the options that the network needs
         spaces["method"] = cifar.method(training)
     return LastEpochHyperModel(build, **spaces, every=training.every, seed=training.seed)
 
 
+def table(trials: list[dict]) -> str:
+    """Returns the trials as plain text."""
+    names = list(trials[0]["hyperparameters"]) if trials else []
+    rows = [["trial", *names, "epochs", "val. accuracy %", "params", "seconds", ""]]
+    for trial in trials:
+        values = [trial["hyperparameters"].get(name, "") for name in names]
+        cells = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+        measured = ["", "", "", f"{trial['status']} {trial['error'] or ''}"]
+        if trial["mean"] is not None:
+            accuracy = f"{100 * trial['mean']:.2f}"
+            if trial["deviation"] is not None:
+                accuracy += f" +- {100 * trial['deviation']:.2f} ({len(trial['accuracies'])})"
+            measured = [accuracy, f"{mean(trial['params']):,.0f}", f"{sum(trial['seconds']):.0f}"]
+            measured.append("")
+        rows.append([trial["id"], *cells, str(trial["epochs"]), *measured])
+    return _aligned(rows)
+
+
+def table_by_value(found: dict[str, list[dict]]) -> str:
+    """Returns what `by_value` found as plain text, of the values that several runs have."""
+    rows = [["", "value", "val. accuracy %", "runs"]]
+    for name, values in found.items():
+        for each in values if all(each["error"] is not None for each in values) else ():
+            accuracy = f"{100 * each['mean']:.2f} +- {100 * each['error']:.2f}"
+            rows.append([name, f"{each['value']}", accuracy, f"{each['runs']}"])
+    return _aligned(rows) if len(rows) > 1 else ""
+
+
+def figures(trials: list[dict]) -> dict:
+    """Draws the accuracy against each number that was searched, of the trials trained longest."""
+    trials = tuning.longest(trials)
+    drawn = {}
+    for name in trials[0]["hyperparameters"] if trials else ():
+        if name in NAMES and NAMES[name].kind is not str:
+            curves, lines = tuning.curves(trials, name)
+            drawn[name] = plots.hyperparameter_curve(
+                curves, NAMES[name].label, log=NAMES[name].logarithmic, lines=lines
+            )
+    return drawn
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.Namespace]:
     """Reads the command line: what to search, and how to train (the options of cifar.py)."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n\n")[0],
+    parser = common.parser(
+        __doc__,
         epilog="Every other option is one of cifar.py: see its --help. Of the training images, "
         f"--validation-examples ({HELD_OUT} by default) are held out.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,  # they would take what is meant for cifar.py
     )
-    _add_search(parser)
-    _add_hyperparameters(parser)
+    add = parser.add_argument
+    add("--tuner", choices=list(TUNERS), help="default hyperband, or grid with --scan")
+    add("--trials", type=common.positive_int, help=f"the most; {TRIALS}, or for grid all of them")
+    add("--seeds", type=common.positive_int, default=1, help="trainings of each setting")
+    add("--scan", type=scan, action="append", default=[], help="NAME=V,V,...: " + ", ".join(SCANS))
+    add("--out", type=Path, help="folder for the results, if not runs/tune_lambda-<time>")
+    add("--weight-sum", type=space(float), help="lambda, of Eq. 4; default 1e-4:1")
+    add("--penalty-weight", dest="weight", type=space(float), help="of Eq. 2; default 0.01:1")
+    add("--penalty-epochs", type=space(int), help="N; default 1 to --every, 30 at most")
+    add("--method", type=space(str), default="firefly", help="how to choose new neurons")
+    add("--rate", type=space(float), default=0.35, help="new neurons per old one")
     args, rest = parser.parse_known_args(argv)
     args.out = args.out or common.default_out("tune_lambda")
     defaults = ["--validation-examples", str(HELD_OUT)]
@@ -171,24 +247,6 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.Namespac
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     return args, training
-
-
-def _add_search(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--tuner", choices=list(TUNERS), help="default hyperband, or grid with --scan")
-    add("--trials", type=common.positive_int, help=f"the most; {TRIALS}, or for grid all of them")
-    add("--seeds", type=common.positive_int, default=1, help="trainings of each setting")
-    add("--scan", type=scan, action="append", default=[], help="NAME=V,V,...: " + ", ".join(SCANS))
-    add("--out", type=Path, help="folder for the results, if not runs/tune_lambda-<time>")
-
-
-def _add_hyperparameters(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--weight-sum", type=space(float), help="lambda, of Eq. 4; default 1e-4:1")
-    add("--penalty-weight", dest="weight", type=space(float), help="of Eq. 2; default 0.01:1")
-    add("--penalty-epochs", type=space(int), help="N; default 1 to --every, 30 at most")
-    add("--method", type=space(str), default="firefly", help="how to choose new neurons")
-    add("--rate", type=space(float), default=0.35, help="new neurons per old one")
 
 
 def _settle(args: argparse.Namespace, training: argparse.Namespace) -> None:
@@ -221,7 +279,7 @@ def _settle(args: argparse.Namespace, training: argparse.Namespace) -> None:
     ):
         if getattr(args, name) is None:
             setattr(args, name, default)
-    if not any(isinstance(getattr(args, name), tuple | list) for name in trials.NAMES):
+    if not any(isinstance(getattr(args, name), tuple | list) for name in NAMES):
         raise ValueError("there is nothing to search: give one a range (LOW:HIGH) or a list (A,B)")
 
 
@@ -249,7 +307,7 @@ def scan(text: str) -> tuple[str, list]:
         raise argparse.ArgumentTypeError(
             f"must be NAME=V,V,... with a name of {', '.join(SCANS)}. Received: {text!r}"
         )
-    return SCANS[name], space(trials.NAMES[SCANS[name]].kind)(values)
+    return SCANS[name], space(NAMES[SCANS[name]].kind)(values)
 
 
 def as_text(given: Any) -> str:

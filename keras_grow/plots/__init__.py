@@ -8,5 +8,12 @@ cividis, so that the figures survive grey printing.
 from keras_grow.plots.growth import growth_curve
 from keras_grow.plots.saliency import saliency_grid
 from keras_grow.plots.similarity import similarity_histogram, similarity_over_time
+from keras_grow.plots.tuning import hyperparameter_curve
 
-__all__ = ["growth_curve", "saliency_grid", "similarity_histogram", "similarity_over_time"]
+__all__ = [
+    "growth_curve",
+    "hyperparameter_curve",
+    "saliency_grid",
+    "similarity_histogram",
+    "similarity_over_time",
+]

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from keras_grow.callbacks.cost import FLOPS, SECONDS
 from keras_grow.plots.figure import labelled_things
-from keras_grow.utils.checks import check_positive_int
+from keras_grow.runs import columns as columns_of
+from keras_grow.runs import growths as growths_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 X_LABELS = {"epoch": "epoch", "seconds": "training time (s)", "flops": "training cost (FLOPs)"}
-COSTS = {"seconds": "seconds", "flops": "training_flops"}  # what it is called in a history
+COSTS = {"seconds": SECONDS, "flops": FLOPS}  # what it is called in a history
 
 
 def label_x(axes: Axes, x: str) -> None:
@@ -86,59 +88,23 @@ def _curve(label: Any, runs: Any, x: str, names: Sequence[str]) -> Curve:
             raise ValueError(f"Run {label!r} has no {name!r} in its history, but {shared}.")
     epochs = min(history[shared[0]].size for history in histories)
     columns = {name: np.stack([h[name][:epochs] for h in histories]) for name in shared}
-    growths = {epoch for run in seeds for epoch in _growths(run) if 0 < epoch <= epochs}
+    growths = {epoch for run in seeds for epoch in growths_of(run) if 0 < epoch <= epochs}
     positions = np.arange(1.0, epochs + 1)
     if x in COSTS:
         positions = np.cumsum(columns[COSTS[x]], axis=1).mean(axis=0)
     return Curve(positions, columns, np.array(sorted(growths), dtype=int))
 
 
-def _part(run: Any, *names: str) -> Any:
-    """Returns the first of these entries or attributes that a run has."""
-    for name in names:
-        value = run.get(name) if isinstance(run, Mapping) else getattr(run, name, None)
-        if value is not None:
-            return value
-    return None
-
-
 def _history(label: Any, run: Any) -> dict[str, np.ndarray]:
-    history = _part(run, "history")
-    if not isinstance(history, Mapping) or not history:
-        raise ValueError(f"Run {label!r} must have a non-empty 'history'. Received: {run!r:.200}")
-    epochs = max(len(values) for values in history.values())
-    every = (_part(run, "configuration") or {}).get("test_every", 1)
-    check_positive_int("test_every", every)
-    columns = {name: _column(label, name, v, epochs, every) for name, v in history.items()}
+    """Returns the columns that can be drawn."""
+    try:
+        columns = columns_of(run)
+    except ValueError as error:
+        raise ValueError(f"Run {label!r}: {error}") from error
     # Validated once, at the end: a point is no curve, the training metric is one.
+    epochs = max(column.size for column in columns.values())
     single = [n for n, c in columns.items() if np.isfinite(c).sum() < min(2, epochs)]
     for name in single:
         if name.startswith("val_") and name.removeprefix("val_") in columns:
             del columns[name]
-    size = _part(run, "parameters")  # which a recipe records for a network that does not grow, too
-    if size is not None and not _growths(run):
-        columns.setdefault("params", np.full(epochs, float(size)))
     return columns
-
-
-def _column(label: Any, name: str, values: Sequence, epochs: int, test_every: int) -> np.ndarray:
-    """Returns one value an epoch; NaN in epochs without validation (`validation_freq`)."""
-    column = np.full(epochs, np.nan)
-    at = slice(test_every - 1, None, test_every) if name.startswith("val_") else slice(None)
-    if not len(values) == len(column[at]) > 0:
-        raise ValueError(
-            f"Run {label!r}: a column must have one value an epoch. Received: {len(values)} values "
-            f"of {name!r} in {epochs} epochs. (Where validation was less frequent, the run needs "
-            "the epochs between as configuration={'test_every': n}.)"
-        )
-    column[at] = np.asarray(values, dtype=float)
-    return column
-
-
-def _growths(run: Any) -> list[int]:
-    """Completed epochs at each growth; growths by hand outside `fit` have none."""
-    events = _part(run, "growth", "events")
-    if events is None:
-        events = getattr(getattr(run, "model", None), "growth_history", [])
-    epochs = [e["epoch"] if isinstance(e, Mapping) else e.epoch for e in events]
-    return [epoch for epoch in epochs if epoch is not None]

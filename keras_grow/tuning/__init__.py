@@ -4,6 +4,7 @@ In comes what needs KerasTuner; nothing else of the package imports it.
 """
 
 from keras_grow.tuning.hypermodel import GrowthHyperModel
+from keras_grow.tuning.trials import by_value, curves, describe, longest
 from keras_grow.tuning.tuners import (
     BayesianOptimization,
     GridSearch,
@@ -19,4 +20,8 @@ __all__ = [
     "GrowthTuner",
     "Hyperband",
     "RandomSearch",
+    "by_value",
+    "curves",
+    "describe",
+    "longest",
 ]

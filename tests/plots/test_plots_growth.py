@@ -168,7 +168,7 @@ def test_the_history_of_a_growing_model_marks_its_growths():
         (run(), {"metric": "auc"}, "no 'auc' in its history, but .*'accuracy'"),
         ({}, {}, "nothing to draw"),
         ({"a": []}, {}, "no run for 'a'"),
-        ({"a": {"accuracy": [1.0]}}, {}, "'a' must have a non-empty 'history'"),
+        ({"a": {"accuracy": [1.0]}}, {}, "'a': a run must have a non-empty 'history'"),
         ({"history": {}}, {}, "must have a non-empty 'history'"),
         ({"history": {"accuracy": [1.0], "loss": []}}, {}, "one value an epoch"),
         (
@@ -181,7 +181,7 @@ def test_the_history_of_a_growing_model_marks_its_growths():
             {},
             "must be a positive integer",
         ),
-        ("runs/a/results.json", {}, "'' must have a non-empty 'history'. Received: 'runs/a"),
+        ("runs/a/results.json", {}, "'': a run must have a non-empty 'history'. Received: 'runs/a"),
     ],
 )
 def test_bad_runs(runs, arguments, message):

@@ -10,7 +10,9 @@ import pytest
 from figures import growable, legend, lines
 from small_cifar import recipe
 
-common, curves = recipe("common"), recipe("curves")
+from keras_grow import runs
+
+curves = recipe("curves")
 
 FIGURES = ["growth_curve.png", "similarity_histogram.png", "similarity_over_time.png"]
 
@@ -20,7 +22,7 @@ def finished(seed, **configuration):
     rng = np.random.default_rng(seed)
     names = ["accuracy", "loss", "val_accuracy", "val_loss", "similarity", "seconds"]
     history = {name: rng.uniform(0.1, 0.9, 3).tolist() for name in names}
-    return common.Run(
+    return runs.Run(
         recipe="cifar",
         configuration={"method": "random", "penalty": True, "seed": seed, **configuration},
         versions={},
@@ -41,26 +43,26 @@ def finished(seed, **configuration):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Four runs: two seeds without the penalty, two with it; models of one seed."""
-    runs, root = [], tmp_path_factory.mktemp("runs")
+    made, root = [], tmp_path_factory.mktemp("runs")
     for seed in (0, 1):
         for penalty in (False, True):
             folder = root / f"{penalty}-{seed}"
-            common.write_run(folder / "results.json", finished(seed, penalty=penalty))
-            runs.append(folder)
+            runs.write(folder / "results.json", finished(seed, penalty=penalty))
+            made.append(folder)
             if seed == 0:
                 keras.utils.set_random_seed(int(penalty))
                 growable().save(folder / "model.keras")
-    return runs
+    return made
 
 
 def drawn(folders, *argv):
     """Returns the figures, where the recipe would save them."""
     args = curves.parse(["--runs", *map(str, folders), *argv])
-    runs = [common.read_run(folder / "results.json") for folder in folders]
+    read = [runs.read(folder) for folder in folders]
     labelled = {}
-    for index, label in enumerate(args.labels or curves.labels_of(runs)):
+    for index, label in enumerate(args.labels or runs.labels(read)):
         labelled.setdefault(label, []).append(index)
-    return curves.draw(labelled, runs, args)
+    return curves.draw(labelled, read, args)
 
 
 def test_writes_three_figures_a_page_wide(folders, tmp_path, capsys):
@@ -81,9 +83,9 @@ def test_seeds_become_one_curve(folders):
     curve, over_time = figures["growth_curve.png"], figures["similarity_over_time.png"]
     labels = ["no penalty (mean and range of 2)", "penalty (mean and range of 2)", "growth"]
     assert legend(curve) == legend(over_time) == labels
-    runs = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    read = [json.loads((folder / "results.json").read_text()) for folder in folders]
     for figure, name in ((curve, "val_accuracy"), (over_time, "similarity")):
-        mean = np.mean([run["history"][name] for run in runs[::2]], axis=0)
+        mean = np.mean([run["history"][name] for run in read[::2]], axis=0)
         np.testing.assert_allclose(lines(figure.axes[0])[labels[0]].get_ydata(), mean)
 
 
@@ -104,37 +106,15 @@ def test_histogram_is_of_the_layer_of_the_models(folders):
 
 
 def test_what_a_run_lacks_is_left_out(folders, tmp_path):
-    run = common.read_run(folders[0] / "results.json")
+    run = runs.read(folders[0])
     history = {k: v for k, v in run.history.items() if k not in ("similarity", "params")}
     static = dataclasses.replace(run, history=history, growth=[], parameters=120)
-    common.write_run(tmp_path / "static" / "results.json", static)
+    runs.write(tmp_path / "static" / "results.json", static)
     figures = drawn([folders[2], tmp_path / "static"], "--labels", "grown", "static")
     assert list(figures) == ["growth_curve.png", "similarity_over_time.png"]  # no models
     assert legend(figures["similarity_over_time.png"]) == ["grown", "growth"]
     steps = figures["growth_curve.png"].axes[2].get_lines()
     np.testing.assert_allclose(steps[1].get_ydata(), [120] * 4)
-
-
-def test_runs_are_named_by_what_differs():
-    runs = [finished(seed, rate=0.35) for seed in (0, 1)]
-    runs.append(finished(0, method="firefly", rate=0.5))
-    assert curves.labels_of(runs) == [*["random, rate 0.35"] * 2, "firefly, rate 0.5"]
-    assert curves.labels_of([finished(0), finished(1, out="elsewhere")]) == ["cifar"] * 2
-
-
-def test_a_baseline_is_not_named_by_how_it_would_have_grown():
-    grown = {"static": False, "widths": None, "epochs": 5}
-    baseline = {"static": True, "widths": {"conv1": 20}, "epochs": 5, "method": "firefly"}
-    runs = [finished(0, **grown), finished(0, **baseline), finished(1, **baseline)]
-    assert curves.labels_of(runs) == ["random", "static", "static"]
-    runs += [finished(0, **{**grown, "penalty": False}), finished(0, **{**baseline, "epochs": 2})]
-    assert curves.labels_of(runs) == [
-        "random, penalty, epochs 5",
-        "static, epochs 5",
-        "static, epochs 5",
-        "random, no penalty, epochs 5",
-        "static, epochs 2",
-    ]
 
 
 def damaged(folder):

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from small_cifar import recipe
 
+from keras_grow import runs
+
 digits = recipe("digits")
-common = recipe("common")
 
 EPOCHS, EVERY, WIDTH = 4, 1, 3
 
@@ -64,7 +65,7 @@ def test_writes_these_files_and_no_others(finished):
 
 def test_results_tell_of_three_growths_of_a_third(finished):
     out, _ = finished
-    run = common.read_run(out / "results.json")
+    run = runs.read(out / "results.json")
     assert run.recipe == "digits"
     assert [event["epoch"] for event in run.growth] == [1, 2, 3]
     neurons = [sum(event["widths_after"].values()) for event in run.growth]
@@ -79,7 +80,7 @@ def test_results_tell_of_three_growths_of_a_third(finished):
 
 def test_flops_are_those_of_the_convolutions_at_each_width(finished):
     out, _ = finished
-    run = common.read_run(out / "results.json")
+    run = runs.read(out / "results.json")
     stages = [run.growth[0]["widths_before"], *(event["widths_after"] for event in run.growth)]
     for widths, flops in zip(stages, run.history["training_flops"], strict=True):
         one, two, three, four = (widths[f"conv{block}"] for block in (1, 2, 3, 4))
@@ -89,7 +90,7 @@ def test_flops_are_those_of_the_convolutions_at_each_width(finished):
 
 def test_the_baseline_is_the_final_size_for_as_many_epochs(finished):
     out, _ = finished
-    grown, static = (common.read_run(out / f"{name}.json") for name in ("results", "static"))
+    grown, static = (runs.read(out / f"{name}.json") for name in ("results", "static"))
     assert static.growth == []
     assert static.widths == grown.widths
     assert static.parameters == grown.parameters
@@ -112,7 +113,7 @@ def test_the_log_has_the_epochs_of_the_results(finished):
 
 def test_the_saved_model_is_the_one_that_was_tested(finished):
     out, _ = finished
-    run = common.read_run(out / "results.json")
+    run = runs.read(out / "results.json")
     model = keras.models.load_model(out / "model.keras")
     assert model.widths == run.widths
     images, labels = digits.load(validation=False).test
@@ -146,18 +147,26 @@ def test_the_splits_are_fixed_apart_and_in_proportion():
         assert shares.min() > 0.09 and shares.max() < 0.11
 
 
-def test_shifted_batches_are_the_training_images_nearby():
-    loaded = digits.load(True)
-    batches = list(digits.shifted_batches(loaded, seed=0))
-    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    np.testing.assert_array_equal(np.bincount(labels), np.bincount(loaded.train[1]))
-    assert images.min() >= 0
-    assert images.max() <= 1
-    # A shift of up to a pixel moves the centre of gravity by up to a pixel, and ink off the edge.
-    mass, before = images.sum((1, 2, 3)), loaded.train[0].sum((1, 2, 3))
-    assert 0.9 < mass.mean() / before.mean() <= 1
-    again = next(iter(digits.shifted_batches(loaded, seed=0)))
-    np.testing.assert_array_equal(again[0], batches[0][0])
+def test_shifted_batches_are_all_images_each_shifted_by_up_to_a_pixel():
+    images = np.random.default_rng(0).uniform(0.1, 1, (90, 8, 8, 1))
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    batches = digits.ShiftedBatches(images, np.arange(90), seed=0)
+    again = digits.ShiftedBatches(images, np.arange(90), seed=0)
+    places = [(row, column) for row in range(3) for column in range(3)]
+    epochs = []
+    for _ in range(2):
+        assert len(batches) == 3
+        parts = zip(*(batches[index] for index in range(3)), strict=True)
+        x, labels = (np.concatenate(part) for part in parts)
+        assert sorted(labels) == list(range(90))
+        windows = [padded[labels, row : row + 8, column : column + 8] for row, column in places]
+        fits = np.array([(x == window).all(axis=(1, 2, 3)) for window in windows])
+        assert (fits.sum(axis=0) == 1).all() and fits.any(axis=1).all()
+        np.testing.assert_array_equal(again[2][0], batches[2][0])
+        batches.on_epoch_end()
+        again.on_epoch_end()
+        epochs.append(labels)
+    assert not np.array_equal(*epochs)
 
 
 def test_options_reach_the_run(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The recipe on real digits that pass for CIFAR, with two small grown models."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from small_cifar import recipe, write_tfds
+from small_cifar import images, recipe, write_npz
 
 import keras_grow
 from keras_grow.saliency.maps import saliency_maps
@@ -22,8 +23,9 @@ RESULTS = ["gradcam.png", "saliency.json", "scorecam.png"]
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        yield write_tfds(tmp_path_factory.mktemp("cifar10"), "cifar10", 20, 40, patch)
+    folder = tmp_path_factory.mktemp("cifar10")
+    write_npz(folder, "cifar10", 20, 40)
+    return folder
 
 
 def network(classes=10, size=32):
@@ -64,15 +66,11 @@ def run(data_dir, out, *argv):
 
 
 @pytest.fixture(scope="module")
-def split(data_dir):
-    """The test split, read and normalised without the recipe, and its labels."""
-    import tensorflow_datasets as tfds
-
-    pixels, labels = tfds.load(
-        "cifar10", split="test", data_dir=data_dir, batch_size=-1, as_supervised=True
-    )
+def split():
+    """The test split, normalised without the recipe, and its labels."""
+    pixels, labels = (part[20:] for part in images(60))
     statistics = data.STATISTICS["cifar10"]
-    return (pixels.numpy() / 255 - statistics.mean) / statistics.deviation, labels.numpy()
+    return (pixels / 255 - statistics.mean) / statistics.deviation, labels
 
 
 def probabilities(model, pixels, labels):
@@ -152,13 +150,13 @@ def test_comparison_is_the_difference_on_the_same_images(finished):
 
 def test_figures_have_a_panel_for_each_class_and_model(models, data_dir, split):
     args = saliency.parse(["--models", *models, "--names", *NAMES, "--data-dir", str(data_dir)])
-    test = saliency.load_images(args.dataset, args.data_dir)
+    test = saliency.load_images(args)
     loaded = saliency.load_models(args, test)
     figure = saliency.draw(loaded, test, "gradcam", args)
     pixels, labels = split
     np.testing.assert_allclose(test.pixels, pixels, atol=1e-5)
     assert len(figure.axes) == 3 * 10 + 1
-    assert [axes.get_title() for axes in figure.axes[:10]] == [f"digit {n}" for n in range(10)]
+    assert [axes.get_title() for axes in figure.axes[:10]] == data.CLASSES["cifar10"]
     labels_of_rows = [axes.get_ylabel().replace("\n", " ") for axes in figure.axes[0:30:10]]
     assert labels_of_rows == ["input", *NAMES]
     # The first image of its class, from black to white: the same picture but for the scale.
@@ -179,7 +177,7 @@ def test_figures_are_a_page_wide_and_not_blank(finished):
 
 def test_the_table_has_what_the_file_has(finished):
     _, results = finished
-    args = saliency.argparse.Namespace(examples=EXAMPLES, threshold=0.5, names=NAMES)
+    args = argparse.Namespace(examples=EXAMPLES, threshold=0.5, names=NAMES)
     lines = saliency.table(results["results"], args).splitlines()
     assert lines[0].startswith("Mean and standard error over 12 test images")
     assert len({line.count("|") for line in lines[2:]}) == 1  # as many cells in every row

@@ -1,64 +1,112 @@
+import contextlib
 import json
 import threading
 
 import pytest
-from small_cifar import recipe, write_tfds
+from small_cifar import recipe, small_network, write_npz
 
-tables, table_cells, table_text = recipe("tables"), recipe("table_cells"), recipe("table_text")
-common, published = recipe("common"), recipe("published")
+from keras_grow import runs
 
-SMALL = ["--width", "4", "--epochs", "2", "--every", "1", "--train-examples", "150"]
+tables, cifar = recipe("tables"), recipe("cifar")
+
+PRESET = "train-examples=100 epochs=2 every=1 batch-size=64 test-every=2"
 ROWS = ["--only", "vgg16", "random", "static-flops", "neither", "--tables", "1", "--seeds", "0"]
+FOLDERS = [f"cifar10-vgg16-{method}-neither-seed0" for method in ("random", "static-flops")]
+
+
+class InProcess:
+    """Takes the place of a cell's process: runs it here, and now."""
+
+    def __init__(self, command, stdout, **kwargs):
+        try:
+            with contextlib.redirect_stdout(stdout):
+                cifar.main(command[2:])
+            self.code = 0
+        except (SystemExit, ValueError) as error:
+            stdout.write(f"{error}\n")
+            self.code = 1
+
+    def wait(self):
+        return self.code
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
+def data(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        yield write_tfds(tmp_path_factory.mktemp("cifar10"), "cifar10", 150, 50, patch)
+        patch.setitem(cifar.MODELS, "vgg16", (small_network, 4))
+        patch.setitem(tables.PRESETS, "quick", PRESET)
+        patch.setattr(tables.subprocess, "Popen", InProcess)
+        yield write_npz(tmp_path_factory.mktemp("cifar10"), "cifar10", 150, 50)
 
 
 @pytest.fixture(scope="module")
-def finished(data_dir, tmp_path_factory):
-    """Folder and results of a run of two cells, two of them at a time."""
+def finished(data, tmp_path_factory):
+    """Folder, options and results of a run of two cells, stopped as soon as it began."""
     out = tmp_path_factory.mktemp("tables") / "out"
-    options = [*SMALL, *ROWS, "--jobs", "2", "--data-dir", str(data_dir), "--out", str(out)]
+    options = [*ROWS, "--data", str(data), "--out", str(out)]
+    first = tables.main([*options, "--minutes", "1e-6"])
+    assert first["rows"] == []
     return out, options, tables.main(options)
 
 
 def test_rows_of_the_tables():
-    rows = table_cells.rows_of([1, 3])
+    rows = tables.rows_of([1, 3])
     assert len(rows) == 2 * (5 * 2 + 2) + 3 * 2  # Table 3 adds each term alone, of three methods
     assert len(set(rows)) == len(rows)
-    assert {row.dataset for row in table_cells.rows_of([2])} == {"cifar100"}
-    for row in table_cells.rows_of([1, 2, 3]):
-        paper = published.published(row.dataset, row.model, row.method, row.setting)
-        assert (paper is None) == (row.method not in table_cells.PAPER_METHODS)
+    assert {row.dataset for row in tables.rows_of([2])} == {"cifar100"}
+    for row in tables.rows_of([1, 2, 3]):
+        assert (row in tables.PAPER) == (row.method in ("random", "splitting", "firefly"))
 
 
 def test_published_numbers():
-    assert published.published("cifar10", "vgg16", "firefly", "both") == (91.70, 3409)
-    assert published.published("cifar100", "mobilenet", "splitting", "neither") == (65.71, 7167)
-    assert published.published("cifar10", "vgg16", "firefly", "weight_sum") == (91.60, 3379)
-    assert published.published("cifar100", "vgg16", "firefly", "weight_sum") is None
+    found = [
+        tables.PAPER.get(tables.Row(*names.split()))
+        for names in (
+            "cifar10 vgg16 firefly both",
+            "cifar100 mobilenet splitting neither",
+            "cifar10 vgg16 firefly weight_sum",
+            "cifar10 vgg16 splitting similarity",
+            "cifar100 vgg16 firefly weight_sum",
+        )
+    ]
+    assert found == [(91.70, 3409), (65.71, 7167), (91.60, 3379), (89.58, 6171), None]
 
 
 def test_only_keeps_what_matches_each_kind():
-    rows = table_cells.rows_of([1])
-    kept = table_cells.only(rows, ["vgg16", "firefly", "gradmax", "both"])
+    rows = tables.rows_of([1])
+    kept = tables.only(rows, ["vgg16", "firefly", "gradmax", "both"])
     assert [(r.model, r.method, r.setting) for r in kept] == [
         ("vgg16", "firefly", "both"),
         ("vgg16", "gradmax", "both"),
     ]
-    assert table_cells.only(rows, []) == rows
+    assert tables.only(rows, []) == rows
     with pytest.raises(ValueError, match="Received: resnet"):
-        table_cells.only(rows, ["vgg16", "resnet"])
+        tables.only(rows, ["vgg16", "resnet"])
     with pytest.raises(ValueError, match="leaves no row"):
-        table_cells.only(rows, ["static-flops", "both"])
+        tables.only(rows, ["static-flops", "both"])
 
 
 def test_static_rows_bring_the_row_of_their_size():
-    rows = table_cells.only(table_cells.rows_of([1]), ["vgg16", "static-epochs"])
-    assert [row.method for row in table_cells.with_sizes(rows)] == ["static-epochs", "random"]
+    rows = tables.only(tables.rows_of([1]), ["vgg16", "static-epochs"])
+    assert [row.method for row in rows] == ["static-epochs", "random"]
+
+
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_every_cell_is_a_command_that_the_recipe_takes(preset, tmp_path):
+    args = tables.parse(["--preset", preset, "--tables", "1", "2", "3", "--out", str(tmp_path)])
+    for row in args.rows:
+        if not row.size_of:
+            asked = cifar.parse(tables.options(row, 3, args, minutes=5))
+            named = (asked.dataset, asked.model, asked.method, asked.seed, asked.minutes)
+            assert named == (row.dataset, row.model, row.method, 3, 5)
+            assert asked.penalty == (row.setting != "neither")
+            if preset == "paper":
+                assert (asked.epochs, asked.every, asked.schedule) == (250, 50, "cosine")
+                if asked.penalty:
+                    weights = cifar.penalty(asked)
+                    similarity, change = weights.weight, weights.weight_sum
+                    assert similarity == (0 if row.setting == "weight_sum" else 1)
+                    assert change == (0 if row.setting == "similarity" else 0.01)
 
 
 def test_the_file_holds_what_main_returns(finished):
@@ -68,20 +116,20 @@ def test_the_file_holds_what_main_returns(finished):
         (r["row"]["method"], r["row"]["setting"]): r["accuracies"] for r in result["rows"]
     }
     for (method, setting), values in accuracies.items():
-        run = common.read_run(out / f"cifar10-vgg16-{method}-{setting}-seed0" / "results.json")
+        run = runs.read(out / f"cifar10-vgg16-{method}-{setting}-seed0")
         assert values == [100 * run.test_accuracy]
     assert len(accuracies) == 2  # --only names no setting's rows of static-flops but "neither"
 
 
 def test_cells_are_what_their_rows_say(finished):
     out, _, _ = finished
-    grown = common.read_run(out / "cifar10-vgg16-random-neither-seed0" / "results.json")
-    static = common.read_run(out / "cifar10-vgg16-static-flops-neither-seed0" / "results.json")
+    grown = runs.read(out / FOLDERS[0])
+    static = runs.read(out / FOLDERS[1])
     assert len(grown.growth) == 1 and not grown.configuration["penalty"]
     assert static.widths == grown.widths and not static.growth
     per_epoch = static.history["training_flops"][0]
     assert abs(static.training_flops - grown.training_flops) <= per_epoch / 2
-    assert grown.configuration["train_examples"] == 150
+    assert grown.configuration["train_examples"] == 100
 
 
 def test_the_markdown_has_every_row_beside_the_paper(finished):
@@ -120,8 +168,8 @@ def test_a_damaged_cell_is_named_and_left(finished):
         path.write_bytes(whole)
 
 
-def test_a_failing_cell_is_told(data_dir, tmp_path):
-    options = [*SMALL, *ROWS, "--data-dir", str(data_dir), "--out", str(tmp_path / "out")]
+def test_a_failing_cell_is_told(data, tmp_path):
+    options = [*ROWS, "--data", str(data), "--out", str(tmp_path / "out")]
     with pytest.raises(
         tables.CellError, match=r"random-neither-seed0 failed \(exit status 1\): [\s\S]*log\.txt"
     ):
@@ -152,35 +200,34 @@ def test_a_cell_that_begins_while_another_fails_is_ended(tmp_path, monkeypatch):
     assert len(started) <= 2
 
 
-def runs(accuracies, seconds, flops=2e12):
+def made(accuracies, seconds, flops=2e12):
     return [
-        common.Run("cifar", {}, {}, {}, "", {"similarity": [0.2]}, [{"unhelpful": 3}],
+        runs.Run("cifar", {}, {}, {}, "", {"similarity": [0.2]}, [{"unhelpful": 3}],
                    {"training": seconds, "choosing": 2.0}, flops, {}, 688, 300000, 1.0, a / 100)
         for a in accuracies
     ]  # fmt: skip
 
 
 def test_gains_are_paired_by_seed(tmp_path):
-    rows = [table_cells.Row("cifar10", "vgg16", "firefly", s) for s in ("neither", "both")]
-    values = {"neither": runs([50, 52, 54], 100), "both": runs([51, 52, 56], 103)}
+    rows = [tables.Row("cifar10", "vgg16", "firefly", s) for s in ("neither", "both")]
+    values = {"neither": made([50, 52, 54], 100), "both": made([51, 52, 56], 103)}
     for row in rows:
         for seed, run in enumerate(values[row.setting]):
-            common.write_run(tmp_path / row.folder(seed) / "results.json", run)
-    plain, both = table_text.collect(rows, [0, 1, 2], tmp_path)
-    assert plain.gain is None and plain.penalty is None
-    assert both.gain == pytest.approx([1, 0, 2]) and both.penalty == pytest.approx(3)
-    assert both.unhelpful == 3 and both.similarity == 0.2
-    text = table_text.tables([plain, both])
+            runs.write(tmp_path / row.folder(seed) / "results.json", run)
+    plain, both = tables.collect(rows, [0, 1, 2], tmp_path)
+    assert plain["gain"] is None and plain["penalty"] is None
+    assert both["gain"] == pytest.approx([1, 0, 2]) and both["penalty"] == pytest.approx(3)
+    assert both["unhelpful"] == 3 and both["similarity"] == 0.2
+    text = tables.tables([plain, both])
     assert "| firefly | - | 3 | 52.00 ± 2.00 | 90.60 | 100 |" in text
     assert "+1.00 ± 0.58 (+1.00 +0.00 +2.00)" in text
 
 
 def test_a_run_that_broke_down_has_no_similarity(tmp_path):
-    row = table_cells.Row("cifar10", "vgg16", "random", "neither")
-    for seed, run in enumerate(runs([50, 10], 100)):
+    row = tables.Row("cifar10", "vgg16", "random", "neither")
+    for seed, run in enumerate(made([50, 10], 100)):
         run.history["similarity"] = [0.2, None if seed else 0.3]
-        common.write_run(tmp_path / row.folder(seed) / "results.json", run)
-    (summary,) = table_text.collect([row], [0, 1], tmp_path)
-    assert summary.similarity is None
-    described = summary.to_dict()
-    assert (described["mean"], described["deviation"]) == (30, pytest.approx(800**0.5))
+        runs.write(tmp_path / row.folder(seed) / "results.json", run)
+    (summary,) = tables.collect([row], [0, 1], tmp_path)
+    assert summary["similarity"] is None
+    assert (summary["mean"], summary["deviation"]) == (30, pytest.approx(800**0.5))

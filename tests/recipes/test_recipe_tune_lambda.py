@@ -7,14 +7,12 @@ import statistics
 import keras
 import keras_tuner
 import pytest
-from small_cifar import recipe, write_tfds
+from small_cifar import recipe, small_network, write_npz
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-import keras_grow
 from keras_grow import tuning
-from keras_grow.layers import GrowableBatchNormalization, GrowableConv2D
 
-cifar, tune_lambda, trials = recipe("cifar"), recipe("tune_lambda"), recipe("trials")
+cifar, tune_lambda = recipe("cifar"), recipe("tune_lambda")
 
 # KerasTuner 1.4.8 calls what Python has renamed.
 pytestmark = [
@@ -27,21 +25,12 @@ SPLIT = "--train-examples 100 --validation-examples 60".split()
 SCAN = ["--scan", "lambda=0,0.1", "--seeds", "2"]
 
 
-def small_network(width, classes, input_shape, widths):
-    """A network that trains in a second, where the recipe's own take many."""
-    inputs = keras.Input(input_shape)
-    x = GrowableConv2D(width, 8, strides=8, use_bias=False, name="conv1")(inputs)
-    x = keras.layers.ReLU()(GrowableBatchNormalization(name="bn1")(x))
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras_grow.GrowableModel(inputs, keras.layers.Dense(classes, name="head")(x))
-
-
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(cifar.MODELS, "small", (small_network, 4))
         patch.setattr(gc, "collect", lambda *args: 0)  # KerasTuner does, and it takes a second
-        yield write_tfds(tmp_path_factory.mktemp("cifar10"), "cifar10", 200, 50, patch)
+        yield write_npz(tmp_path_factory.mktemp("cifar10"), "cifar10", 200, 50)
 
 
 @pytest.fixture(scope="module")
@@ -117,23 +106,30 @@ def test_tensorboard_has_the_hyperparameters(scanned):
     assert {"epoch_params", "epoch_accuracy"} <= {value.tag for value in values}
 
 
-def test_hyperband_and_mixed_precision(data_dir, tmp_path):
-    found = run(data_dir, tmp_path, "--epochs", "6", "--mixed-precision", "--penalty-weight", "0.1")
-    assert sorted(trial["epochs"] for trial in found["trials"]) == [2] * 5 + [6] * 5
-    for trial in found["trials"]:
-        assert list(trial["hyperparameters"]) == ["weight_sum"]  # --every 1 leaves one N
-        assert 1e-4 <= trial["hyperparameters"]["weight_sum"] <= 1
-    model = keras.models.load_model(
-        tmp_path / "search" / "trial_0000" / "best.keras", compile=False
-    )
+def test_a_random_search_in_mixed_precision(data_dir, tmp_path):
+    given = "--tuner random --trials 1 --mixed-precision --penalty-weight 0.1".split()
+    try:
+        (trial,) = run(data_dir, tmp_path, *given)["trials"]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert list(trial["hyperparameters"]) == ["weight_sum"]  # --every 1 leaves one N
+    assert 1e-4 <= trial["hyperparameters"]["weight_sum"] <= 1
+    saved = tmp_path / "search" / f"trial_{trial['id']}" / "best.keras"
+    model = keras.models.load_model(saved, compile=False)
     assert model.get_layer("conv1").compute_dtype == "float16"
-    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_hyperband_has_no_round_without_a_growth(data_dir, tmp_path):
+    given = [*SMALL, *SPLIT, "--data", str(data_dir), "--out", str(tmp_path)]
+    args, training = tune_lambda.parse([*given, "--epochs", "12", "--every", "3"])
+    oracle = tune_lambda.make_tuner(args, training, tune_lambda.data.load(training)).oracle
+    assert (oracle.min_epochs, oracle.max_epochs) == (4, 12)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--scan", "lambda=0.1"], "must be NAME=V,V,... with a name of lambda, epochs, weight"),
+        (["--scan", "lambda=0.1"], "must be NAME=V,V,... with a name of lambda, weight, epochs"),
         (["--scan", "width=1,2"], "must be NAME=V,V,... with a name of"),
         (["--scan", "epochs=1.5,2"], "must be a value, LOW:HIGH or A,B,C of type int"),
         (["--scan", "epochs=0,2"], "`epochs` must be a positive integer"),
@@ -209,22 +205,6 @@ def trial(accuracies, epochs=2, **values):
     return {"hyperparameters": values, "accuracies": accuracies, "mean": 0.5, "epochs": epochs}
 
 
-def test_series_of_a_scan_and_of_a_search():
-    grid = [trial([w / 2 + n / 8], weight=w, penalty_epochs=n) for w in (0, 1) for n in (1, 5)]
-    assert trials.series(grid, "weight") == (
-        {
-            "penalty_epochs 1": {0: [0.125], 1: [0.625]},
-            "penalty_epochs 5": {0: [0.625], 1: [1.125]},
-        },
-        True,
-    )
-    found = [trial([w / 10], weight=w, weight_sum=w / 7) for w in (1, 2, 3)]
-    assert trials.series(found, "weight") == (
-        {"all trials": {1: [0.1], 2: [0.2], 3: [0.3]}},
-        False,
-    )
-
-
 def test_a_grid_is_summed_up_by_value():
     grid = [
         trial([a / 10, a / 10 + n / 5], weight_sum=a, penalty_epochs=n, method=m)
@@ -232,7 +212,7 @@ def test_a_grid_is_summed_up_by_value():
         for n in (1, 2)
         for m in ("random", "firefly")
     ]
-    found = trials.by_value([*grid, trial([0.9], epochs=1, weight_sum=1, penalty_epochs=1)])
+    found = tuning.by_value([*grid, trial([0.9], epochs=1, weight_sum=1, penalty_epochs=1)])
     of_one = [0.1, 0.3, 0.1, 0.3, 0.1, 0.5, 0.1, 0.5]
     assert [each["value"] for each in found["weight_sum"]] == [1, 4]
     assert found["weight_sum"][0] == {
@@ -242,47 +222,46 @@ def test_a_grid_is_summed_up_by_value():
         "runs": 8,
     }
     assert [each["value"] for each in found["method"]] == ["firefly", "random"]
-    rows = trials.table_by_value(found).splitlines()
+    rows = tune_lambda.table_by_value(found).splitlines()
     assert len(rows) == 7 and rows[1].split() == ["weight_sum", "1", "25.00", "+-", "6.27", "8"]
 
 
-def test_methods_are_curves_of_their_own_in_a_large_grid():
-    grid = [
-        trial([a / 10 + n / 5], weight_sum=a, penalty_epochs=n, method=m)
-        for a in (4, 1, 2)
-        for n in (1, 2)
-        for m in ("random", "firefly")
-    ]
-    curves, joined = trials.series(grid, "penalty_epochs")
-    assert list(curves) == ["random", "firefly"] and joined  # by a line: as many runs of each
-    assert curves["firefly"] == {
-        1: pytest.approx([0.6, 0.3, 0.4]),
-        2: pytest.approx([0.8, 0.5, 0.6]),
-    }
-
-
 def test_single_runs_have_no_summary():
-    found = trials.by_value([trial([0.5], weight=w / 7) for w in (1, 2)])
+    found = tuning.by_value([trial([0.5], weight=w / 7) for w in (1, 2)])
     assert [each["error"] for each in found["weight"]] == [None, None]
-    assert trials.table_by_value(found) == trials.table_by_value(trials.by_value([])) == ""
+    assert (
+        tune_lambda.table_by_value(found) == tune_lambda.table_by_value(tuning.by_value([])) == ""
+    )
 
 
 def test_figures_are_of_the_trials_trained_longest():
     found = [trial([0.5, 0.6], weight=w, method="random") for w in (0.0, 0.1)]
-    drawn = trials.figures([*found, trial([0.9], epochs=1, weight=0.5, method="random")])
+    drawn = tune_lambda.figures([*found, trial([0.9], epochs=1, weight=0.5, method="random")])
     assert list(drawn) == ["weight"]
     (axes,) = drawn["weight"].axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "0.1"]
-    assert trials.figures([{**trial([], weight=0.5), "mean": None}]) == {}
+    assert tune_lambda.figures([{**trial([], weight=0.5), "mean": None}]) == {}
+
+
+class Searched:
+    """A tuner that has searched."""
+
+    def __init__(self, trials):
+        self.oracle = self
+        self.trials = {trial.trial_id: trial for trial in trials}
+        self.objective = keras_tuner.Objective("val_accuracy", "max")
+
+    def executions(self, trial):
+        return []
 
 
 def test_failed_trials_are_said_to_have_failed():
     failed = keras_tuner.engine.trial.Trial(keras_tuner.HyperParameters(), "7", "FAILED")
     failed.hyperparameters.values = {"weight_sum": 0.1, "tuner/initial_epoch": 0}
     failed.message = "Traceback:\n  line\nValueError: too wide"
-    described = trials.describe(failed, executions=[])
+    (described,) = tuning.describe(Searched([failed]))
     assert described["mean"] is None and described["hyperparameters"] == {"weight_sum": 0.1}
-    assert trials.table([described]).splitlines()[1].endswith("FAILED ValueError: too wide")
+    assert tune_lambda.table([described]).splitlines()[1].endswith("FAILED ValueError: too wide")
 
 
 def test_a_worker_leaves_the_report_to_the_chief(monkeypatch):
