@@ -19,6 +19,13 @@ def check_tensorboard() -> None:
         importlib.import_module("tensorboard")
     except ImportError as error:
         raise ImportError("TensorBoard is not installed: pip install tensorboard") from error
+    try:
+        importlib.import_module("tensorflow")
+    except ImportError as error:
+        raise ImportError(
+            "TensorBoard's files are written by TensorFlow, whatever Keras's backend: pip install "
+            "tensorflow. `keras.callbacks.CSVLogger` and `keras_grow.plots.growth_curve` need none"
+        ) from error
 
 
 class Summaries:
