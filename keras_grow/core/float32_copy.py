@@ -8,6 +8,8 @@ import keras
 
 from keras_grow.core.model_copy import copy_model
 
+_HALF = ("float16", "bfloat16")
+
 
 def copy_in_float32(model: keras.Model) -> keras.Model:
     """Returns a copy of a model, its state kept, that computes in float32 where the model does
@@ -22,7 +24,13 @@ def copy_in_float32(model: keras.Model) -> keras.Model:
         random.setstate(before)
 
 
+def in_float32(model: keras.Model) -> keras.Model:
+    """Returns the model, or a copy in float32 where it computes in half precision."""
+    half = any(layer.compute_dtype in _HALF for layer in model.layers)
+    return copy_in_float32(model) if half else model
+
+
 def _float32_for_half(layer: keras.Layer) -> str | None:
     is_input = isinstance(layer, keras.layers.InputLayer)  # which computes nothing
     dtype = layer.dtype if is_input else layer.compute_dtype
-    return "float32" if dtype in ("float16", "bfloat16") else None
+    return "float32" if dtype in _HALF else None

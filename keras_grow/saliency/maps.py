@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_grow.backend import RUNS_TENSORFLOW_LIBRARIES
-from keras_grow.core.float32_copy import copy_in_float32
+from keras_grow.core.float32_copy import in_float32
 from keras_grow.saliency.gradcam import gradcam
 
 SALIENCY_METHODS = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "scorecam": "Score-CAM"}
@@ -49,8 +49,7 @@ def saliency_maps(
     if method not in SALIENCY_METHODS:
         raise ValueError(f"`method` must be one of {[*SALIENCY_METHODS]}. Received: {method!r}")
     _check_images(model, images, classes)
-    if any(each.compute_dtype in ("float16", "bfloat16") for each in model.layers):
-        model = copy_in_float32(model)  # half precision hides differences, and stops Score-CAM
+    model = in_float32(model)  # half precision hides differences, and stops Score-CAM
     features = feature_layer(model, layer)
     size = 100
     if method == "scorecam":

@@ -15,7 +15,7 @@ from keras_grow.backend import compiled, vjp
 from keras_grow.channels.budget import Budget
 from keras_grow.channels.graph import ChannelGraph
 from keras_grow.core import keras_private
-from keras_grow.core.float32_copy import copy_in_float32
+from keras_grow.core.float32_copy import in_float32
 from keras_grow.core.index_maps import along
 from keras_grow.core.widening import Widening
 from keras_grow.methods.base import GrowthMethod
@@ -173,7 +173,7 @@ def score_splits(
     Raises:
         ValueError: if the loss has no finite gradient.
     """
-    network = _in_float32(graph.model)
+    network = in_float32(graph.model)
     layers = find_scorable_layers(network, graph)
     products = sum(min(layer.dimension, iterations) for layer in layers.values())
     advance = Progress(len(pieces) + products, "product").advance
@@ -218,12 +218,6 @@ def _random_splits(graph: ChannelGraph, name: str, rng: np.random.Generator) -> 
             size = np.sqrt(np.sum(draw**2, axis=others, keepdims=True))
             directions[item.path], axes[item.path] = draw / size, axis.axis
     return Splits(np.full(graph.groups[name].width, np.inf), directions, axes)
-
-
-def _in_float32(model: keras.Model) -> keras.Model:
-    """Returns the model, or a copy in float32 where it computes in half precision."""
-    half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in model.layers)
-    return copy_in_float32(model) if half else model
 
 
 def find_factors(
