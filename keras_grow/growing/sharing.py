@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import compress
 
 import keras
 
@@ -26,12 +27,18 @@ def models_sharing(model: keras.Model, variables: Collection[keras.Variable]) ->
     parts = {id(layer) for layer in keras_private.layers_within(model)}
     return [
         other
-        for other in gc.get_objects()
-        # By the type: asking some objects for their class does things.
-        if issubclass(type(other), keras.Model)
-        and id(other) not in parts
-        and any(id(variable) in held for variable in other.variables)
+        for other in _living_models()
+        if id(other) not in parts and any(id(variable) in held for variable in other.variables)
     ]
+
+
+def _living_models() -> Iterator[keras.Model]:
+    """Yields every Keras model that lives, out of some hundred thousand objects."""
+    objects = gc.get_objects()
+    # By their types: asking some objects for their class does things.
+    types = list(map(type, objects))
+    kinds = {kind for kind in set(types) if issubclass(kind, keras.Model)}
+    return compress(objects, map(kinds.__contains__, types))
 
 
 def follow(others: Sequence[keras.Model]) -> None:
