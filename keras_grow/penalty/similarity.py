@@ -389,7 +389,7 @@ def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 def _check_lengths(kernels: Sequence[Any], axes: Sequence[int], sums: Any) -> None:
     if not kernels:
         raise ValueError("`kernels` must hold at least one kernel. Received: kernels=[]")
-    shape = tuple(ops.shape(sums))
+    shape = tuple(ops.shape(ops.convert_to_tensor(sums)))
     if len(axes) != len(kernels) or shape != (len(kernels),):
         raise ValueError(
             "`axes` and `reference_sums` must have one entry per kernel. Received: "
