@@ -295,6 +295,7 @@ def test_a_chief_and_two_workers(tmp_path):
         listener.bind(("127.0.0.1", 0))
         address = {"KERASTUNER_ORACLE_IP": "127.0.0.1"}
         address["KERASTUNER_ORACLE_PORT"] = str(listener.getsockname()[1])
+    address["PYTHONPATH"] = str(Path(__file__).parents[1] / "helpers")
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, tmp_path],
