@@ -21,6 +21,7 @@ import numpy as np
 from keras_grow._version import __version__
 from keras_grow.backend import accelerators, backend_version
 from keras_grow.callbacks.cost import CostMeter
+from keras_grow.channels.graph import count_weights
 from keras_grow.utils.checks import check_positive_int
 from keras_grow.utils.files import replacing
 
@@ -126,7 +127,7 @@ class Run:
             training_flops=cost["training_flops"],
             widths=model.widths,
             neurons=model.neurons,
-            parameters=sum(math.prod(v.shape) for v in model.trainable_variables),
+            parameters=count_weights(model.trainable_variables),
             test_loss=test["loss"],
             test_accuracy=test["accuracy"],
         )

@@ -25,11 +25,13 @@ def models_sharing(model: keras.Model, variables: Collection[keras.Variable]) ->
     """
     held = {id(variable) for variable in variables}
     parts = {id(layer) for layer in keras_private.layers_within(model)}
-    return [
-        other
-        for other in _living_models()
-        if id(other) not in parts and any(id(variable) in held for variable in other.variables)
-    ]
+
+    def sharing(other: keras.Model) -> bool:
+        return id(other) not in parts and any(id(v) in held for v in other.variables)
+
+    if any(map(sharing, _living_models())):
+        gc.collect()  # a model that nobody holds any more lives until then
+    return list(filter(sharing, _living_models()))
 
 
 def _living_models() -> Iterator[keras.Model]:

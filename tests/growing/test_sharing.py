@@ -1,5 +1,7 @@
 """What was built or traced on a model's variables before a growth follows it, or fails."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -59,6 +61,21 @@ def test_a_trunk_with_another_head_is_not_widened_behind_its_back():
     for m, before in zip((model, other), outputs, strict=True):
         np.testing.assert_array_equal(m.predict(x, verbose=0), before)
     assert model.widths == {"trunk": 4} and other.input_shape == (None, 5)
+
+
+def test_a_model_that_nobody_holds_any_more_is_no_hindrance():
+    inputs = keras.Input((5,))
+    trunk = GrowableDense(4, activation="relu", name="trunk")
+    model = compiled(GrowableModel(inputs, keras.layers.Dense(2, name="head")(trunk(inputs))))
+    other_inputs = keras.Input((5,))
+    gc.collect()
+    gc.disable()
+    try:
+        keras.Model(other_inputs, keras.layers.Dense(3)(trunk(other_inputs)))
+        grow(model)
+    finally:
+        gc.enable()
+    assert model.widths == {"trunk": 6}
 
 
 @pytest.mark.tensorflow

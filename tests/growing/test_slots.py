@@ -77,7 +77,14 @@ def test_every_optimizer_that_keras_ships_is_tested():
     assert tested >= shipped
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+# Keras 3.15 on JAX can't overwrite weights by their averages in a second `fit`, grown or not.
+TRAINED = [
+    pytest.param(name, marks=pytest.mark.tensorflow) if name == "ema" else name
+    for name in OPTIMIZERS
+]
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_variable_trains_after_a_growth(name):
     model, x, y = trained(OPTIMIZERS[name])
     iterations = int(model.optimizer.iterations)
