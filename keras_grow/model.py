@@ -149,8 +149,9 @@ class GrowableModel(TrainSteps, keras.Model):
     ) -> GrowthEvent | None:
         """Grows the model once.
 
-        The model, its variables, its optimizer and their slots stay the same objects. Within `fit`,
-        callbacks that define `on_growth(event)` are told.
+        The model, its variables, its optimizer and their slots stay the same objects. A penalty
+        that was armed ends: arm it anew. Within `fit`, callbacks that define `on_growth(event)` are
+        told.
 
         Args:
             rate: Fraction of the neurons (channels of the groups that can grow) to add.
@@ -197,6 +198,8 @@ class GrowableModel(TrainSteps, keras.Model):
             check_choice(method, budget, widenings)
             with widened(self, graph, widenings) as undo:
                 undo.callback(self._set_growths, self._growth_history, self._undone_growths)
+                undo.callback(setattr, self, "_window", self._window)
+                self._set_window(None)  # its sums are of the narrower weights
                 self._record(graph, widenings, method, rate, epoch, (started, chosen))
         event = self._growth_history[-1]
         if self._fit_context is not None:

@@ -71,6 +71,11 @@ class CostMeter(keras.callbacks.Callback):
         images = self.examples * len(self.flops)
         return {SECONDS: sum(self.seconds), FLOPS: sum(self.flops), "images": images}
 
+    def set_model(self, model: keras.Model) -> None:
+        """Takes the model that `fit` trains; refuses one that can't be counted."""
+        training_flops(model, self.examples)  # now, not after an epoch
+        super().set_model(model)
+
     def on_train_begin(self, logs=None) -> None:
         """Begins anew, as Keras's `History` does."""
         self._begin()

@@ -267,9 +267,11 @@ def register_layer(kind: type, like: type) -> None:
             f"{', '.join(known.__name__ for known in ROWS)}. Received: like={like!r}"
         )
     row = ROWS[like]
-    if row.twin is None and issubclass(kind, growable.Growable) and issubclass(kind, like):
-        row = ROWS[like] = replace(row, twin=kind)
-    ROWS[kind] = row
+    grows = issubclass(kind, growable.Growable)
+    if row.twin is None and grows and issubclass(kind, like):
+        ROWS[like] = replace(row, twin=kind)
+    # Another class than the twin of `like` has none, or is its own.
+    ROWS[kind] = replace(row, twin=kind if grows else None)
 
 
 def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None:

@@ -56,9 +56,9 @@ def widened(
 
 
 def widen_model(model: keras.Model, graph: ChannelGraph, widenings: Sequence[Widening]) -> None:
-    """Widens a copy of a model, or a model to widths that it has had: see `widened`.
+    """Widens a copy of a model, for a method to try: see `widened`.
 
-    It isn't tried whether the layers can be called, and no other model holds them.
+    It isn't tried whether the layers can be called, and nobody else holds them.
     """
     chosen = by_group(widenings)
     variables = _widen_variables(graph, chosen)

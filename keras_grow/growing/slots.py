@@ -54,11 +54,13 @@ class Slot:
             variable: where it starts, or what follows from the weights. `None` for zero.
         factor: The axis of the variable that the slot is a mean over, for one of the two factors
             of a matrix.
+        of: What counts of the scale: itself, its size or its sign.
     """
 
     exponents: Exponents
     around: Callable[[Any, np.ndarray, Arrays], Any] | None = None
     factor: int | None = None
+    of: Callable[[np.ndarray], np.ndarray] = np.positive
 
 
 def _weights(optimizer: Any, weights: np.ndarray, slots: Arrays) -> np.ndarray:
@@ -81,8 +83,9 @@ def _linear(optimizer: Any, weights: np.ndarray, slots: Arrays) -> np.ndarray:
 
 GRADIENT = Slot(Exponents(producing=1, consuming=0))
 SQUARED_GRADIENT = Slot(Exponents(producing=2, consuming=0))
-# Already divided by the size of the gradient: the same for every copy.
-UPDATE = Slot(Exponents(producing=0, consuming=0))
+# Already divided by the size of the gradient: the same for every copy, but for its direction.
+UPDATE = Slot(GRADIENT.exponents, of=np.sign)
+_LARGEST_GRADIENT = Slot(GRADIENT.exponents, of=np.abs)
 WEIGHTS = Slot(PARAMETER, around=_weights)
 _ACCUMULATOR = Slot(SQUARED_GRADIENT.exponents, around=_start)
 
@@ -107,7 +110,7 @@ SLOTS: dict[type, dict[str, Slot]] = {
     },
     keras.optimizers.Nadam: {"_momentums": GRADIENT, "_velocities": SQUARED_GRADIENT},
     keras.optimizers.Lamb: {"_momentums": GRADIENT, "_velocities": SQUARED_GRADIENT},
-    keras.optimizers.Adamax: {"_m": GRADIENT, "_u": GRADIENT},
+    keras.optimizers.Adamax: {"_m": GRADIENT, "_u": _LARGEST_GRADIENT},
     keras.optimizers.RMSprop: {
         "_velocities": SQUARED_GRADIENT,
         "_momentums": UPDATE,
@@ -125,7 +128,7 @@ SLOTS: dict[type, dict[str, Slot]] = {
     },
     keras.optimizers.Ftrl: {
         "_accumulators": _ACCUMULATOR,
-        "_linears": Slot(UPDATE.exponents, around=_linear),
+        "_linears": Slot(Exponents(producing=0, consuming=0), around=_linear),
     },
     keras.optimizers.Lion: {"_momentums": GRADIENT},
 }
@@ -242,7 +245,11 @@ def _widen_own_slots(
         part = value if row.factor is None else _matrix(before["_r"], before["_c"])
         if row.around is not None:
             part = part.astype("float64") - row.around(optimizer, item.before, before)
-        part = widen_array(part, item.axes, widenings, row.exponents, fresh=0.0)
+        scaled = {
+            group: Widening(group, w.sources, row.of(w.outgoing_scale))
+            for group, w in widenings.items()
+        }
+        part = widen_array(part, item.axes, scaled, row.exponents, fresh=0.0)
         if row.around is not None:
             part = part + row.around(optimizer, item.after, after)
         if row.factor is not None:

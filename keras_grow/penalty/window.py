@@ -25,8 +25,18 @@ def penalised_kernels(graph: ChannelGraph) -> list[tuple[keras.Variable, int]]:
 
 
 def model_similarity(graph: ChannelGraph) -> float:
-    """Returns the mean over the layers that can grow of Eq. 2, for the present weights."""
-    values = [mean_similarity(kernel, axis) for kernel, axis in penalised_kernels(graph)]
+    """Returns the mean over the layers that can grow of Eq. 2, for the present weights.
+
+    Raises:
+        ValueError: if the model has no such layer.
+    """
+    kernels = penalised_kernels(graph)
+    if not kernels:
+        raise ValueError(
+            f"Model `{graph.model.name}` has no layer that can grow, so there are no neurons to "
+            "compare: see `model.growth_report()`."
+        )
+    values = [mean_similarity(kernel, axis) for kernel, axis in kernels]
     return float(keras.ops.mean(keras.ops.stack(values)))
 
 

@@ -83,7 +83,8 @@ def _similarities(thing: Any, layer: int | str | None) -> np.ndarray:
 
 
 def _find_kernel(model: keras.Model, layer: int | str | None) -> Any:
-    layers = [each for each in model.layers if hasattr(each, "kernel")]
+    depthwise = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)  # of no neurons
+    layers = [e for e in model.layers if hasattr(e, "kernel") and not isinstance(e, depthwise)]
     growable = [e for e in layers if isinstance(e, Growable) and e.width_argument is not None]
     # A model of plain Keras layers can be looked at all the same.
     kernels = {each.name: each.kernel for each in growable or layers}

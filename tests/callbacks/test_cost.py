@@ -2,6 +2,7 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 from networks import mlp
@@ -102,3 +103,13 @@ def test_a_history_can_be_drawn_against_its_cost():
     drawn = keras_grow.plots.growth_curve(model.history, x="flops", metric="loss").axes[0]
     positions = drawn.get_lines()[0].get_xdata()
     np.testing.assert_allclose(positions, np.cumsum(model.history.history["training_flops"]))
+
+
+def test_a_model_that_cannot_be_counted_is_refused_before_it_trains():
+    inputs = keras.Input((3, 2))
+    model = keras.Model(inputs, keras.layers.LSTM(2)(inputs))
+    model.compile("sgd", "mse", run_eagerly=True)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="LSTM"):
+        model.fit(np.ones((4, 3, 2)), np.ones((4, 2)), verbose=0, callbacks=[CostMeter(4)])
+    assert all(map(np.array_equal, before, model.get_weights()))

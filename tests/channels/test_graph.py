@@ -241,6 +241,22 @@ def test_a_registered_growable_layer_grows_as_a_network_built_at_that_size(monke
     assert model.neurons == 18
 
 
+class Doubled(keras.layers.Dense):
+    pass
+
+
+def test_a_registered_layer_leaves_the_kinds_of_others_alone(monkeypatch):
+    monkeypatch.setitem(ROWS, Doubled, None)
+    keras_grow.register_layer(Doubled, like=keras.layers.Dense)
+    tensor = keras.Input((4,))
+    x = keras.layers.Dense(3, name="hidden")(tensor)
+    plain = keras.Model(tensor, Doubled(2, name="head")(x))
+    model = GrowableModel.from_keras(plain)
+    kinds = [keras.layers.InputLayer, GrowableDense, Doubled]
+    assert [type(layer) for layer in model.layers] == kinds
+    assert [type(layer) for layer in model.to_keras().layers] == [type(x) for x in plain.layers]
+
+
 @pytest.mark.parametrize(
     ("kind", "like", "error"),
     [

@@ -279,3 +279,11 @@ def test_random_graphs_train_after_growing(graph):
     before = [v.numpy() for v in model.trainable_variables]
     model.fit(x, np.ones((8, 2)), verbose=0, epochs=2)
     assert [v.shape for v in model.trainable_variables] == [b.shape for b in before]
+
+
+def test_what_is_multiplied_by_a_constant_grows():
+    """Keras takes the product for sparse."""
+    inputs = keras.Input((5,))
+    x = keras.layers.ReLU()(GrowableDense(4, name="hidden")(inputs) * 2.0)
+    model = compiled(GrowableModel(inputs, keras.layers.Dense(2)(x)))
+    check_preserved(model, Net2Wider(noise=0, seed=0))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from networks import batch, mlp
 
-from keras_grow import GrowableModel, methods
+from keras_grow import GrowableModel, GrowthBackup, GrowthCallback, methods
 from keras_grow.layers import GrowableDense
 
 
@@ -103,3 +103,22 @@ def test_a_step_that_was_traced_before_fails():
     step = tf.function(step.python_function)  # traced anew
     step(x, y)
     assert np.any(model.get_weights()[0] != weights[0])
+
+
+def test_a_feature_extractor_follows_a_run_that_goes_on(tmp_path):
+    def train(model):
+        growth = GrowthCallback(0.5, every=1, method="net2wider", verbose=0)
+        backup = GrowthBackup(tmp_path, delete_checkpoint=False, verbose=0)
+        model.fit(batch(model), np.zeros((8, 2)), epochs=2, verbose=0, callbacks=[growth, backup])
+        return model
+
+    trained = train(compiled(mlp(hidden=(4, 3))))
+    model = compiled(mlp(hidden=(4, 3)))
+    extractor = keras.Model(model.input, model.get_layer("hidden1").output)
+    x = batch(model)
+    extractor.predict(x, verbose=0)
+    train(model)
+    expected = keras.Model(trained.input, trained.get_layer("hidden1").output)
+    np.testing.assert_allclose(
+        extractor.predict(x, verbose=0), expected.predict(x, verbose=0), atol=1e-6
+    )

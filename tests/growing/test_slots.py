@@ -143,7 +143,7 @@ def test_slots_are_those_of_an_optimizer_that_saw_the_grown_network(name):
     Both optimizers see the gradients of the same function of their weights: the grown network's
     weights are put to the widened ones before each step. Then the small network grows.
     """
-    sources, scale = [0, 1, 2, 0, 0], np.array([0.2, 1, 1, 0.5, 0.3])
+    sources, scale = [0, 1, 2, 0, 0], np.array([1.2, 1, 1, -0.5, 0.3])
     small, grown = mlp(hidden=(3, 2)), mlp(hidden=(5, 2))
     for model in (small, grown):
         optimizer = OPTIMIZERS[name]()

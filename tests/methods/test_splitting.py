@@ -382,3 +382,13 @@ def test_bad_arguments_are_refused(arguments):
 def test_the_config_makes_an_equal_method():
     method = Splitting(step=0.1, examples=3, iterations=2, seed=4)
     assert Splitting.from_config(method.get_config()).get_config() == method.get_config()
+
+
+@pytest.mark.parametrize("change", [lambda x: x * 2.0, lambda x: keras.ops.maximum(x, 0.5)])
+def test_an_operation_with_a_constant_is_no_activation(change):
+    """The group can't be scored, and grows all the same."""
+    inputs = keras.Input((4,))
+    x = change(GrowableDense(3, name="a")(inputs))
+    model = compiled(GrowableModel(inputs, keras.layers.Dense(2)(keras.layers.ReLU()(x))))
+    event = model.grow(0.7, Splitting(seed=1), data=problem(model))
+    assert event.widths_after == {"a": 5} and event.unhelpful == 2

@@ -99,3 +99,22 @@ def test_a_fit_too_short_to_grow_says_so(every, epochs):
     growth = GrowthCallback(0.5, every=every, method="net2wider", verbose=0)
     with pytest.warns(UserWarning, match=rf"ends after epochs={epochs}, before the first growth"):
         model.fit(*problem(model), epochs=epochs, callbacks=[growth], verbose=0)
+
+
+def test_a_growth_by_hand_ends_the_window():
+    """Its sums are of the narrower weights: a drift that nothing has caused would be descended."""
+    model = network()
+    model.arm(SimilarityPenalty(1.0, epochs=5, reference="growth"))
+    model.grow(0.5, "net2wider")
+    assert model.penalty_window is None
+    model.arm(SimilarityPenalty(0.0, weight_sum=1.0, reference="growth"))
+    model.optimizer.learning_rate = 0.0
+    history = model.fit(*problem(model), verbose=0).history
+    assert history["weight_drift"][0] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_model_that_cannot_grow_has_no_similarity():
+    inputs = keras.Input((5,))
+    model = GrowableModel(inputs, keras.layers.Dense(2)(inputs))
+    with pytest.raises(ValueError, match="no layer that can grow"):
+        model.similarity  # noqa: B018

@@ -76,6 +76,16 @@ def test_the_layer_of_a_model_is_found(layer, name):
     np.testing.assert_array_equal(heights, np.histogram(cosines(kernel), 40, (-1, 1))[0])
 
 
+def test_depthwise_kernels_are_of_no_neurons():
+    inputs = x = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(4, 3)(x)
+    x = keras.layers.DepthwiseConv2D(3)(x)
+    x = keras.layers.Flatten()(keras.layers.Conv2D(3, 1, name="pointwise")(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    (axes,) = plots.similarity_histogram(model).axes
+    assert np.sum(counts(axes)) == 3  # pairs of the second convolution, as of any other model
+
+
 def test_a_grown_model_has_more_pairs():
     model = growable(4)
     before = np.array(model.get_layer("conv2").kernel)

@@ -20,7 +20,7 @@ from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core import keras_private
 from keras_grow.core.widening import Widening
 from keras_grow.growing.events import GrowthEvent
-from keras_grow.growing.resizing import widen_model
+from keras_grow.growing.resizing import widened
 from keras_grow.growing.rewidening import shapes_at
 from keras_grow.methods.scoring_data import PassingData
 from keras_grow.model import GrowableModel
@@ -88,10 +88,10 @@ def restore(
     keras_callbacks.check(of_keras, content.get("callbacks of keras", []))
     _restore_callbacks(callbacks, content["callbacks"])
     restore_callbacks_of_keras(of_keras, content, arrays)
-    widen_model(model, graph, _to_widths(graph, wanted))
-    assign_all(model.variables, arrays["model"])
-    assign_all(_optimizer_variables(model), arrays["optimizer"])
-    model.set_growth_state(_renamed(content, graph))
+    with widened(model, graph, _to_widths(graph, wanted)):
+        assign_all(model.variables, arrays["model"])
+        assign_all(_optimizer_variables(model), arrays["optimizer"])
+        model.set_growth_state(_renamed(content, graph))
     if arrays["global seed"]:
         assign_all([keras_private.global_seed_state(make=True)], arrays["global seed"])
 

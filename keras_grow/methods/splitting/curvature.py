@@ -297,9 +297,7 @@ def _is_linear(operation: Any) -> bool:
 
 
 def _bends(operation: Any) -> bool:
-    """Tells whether an operation of a growable group with one input is an activation."""
-    if not isinstance(operation, keras.layers.Layer):
-        return True
+    """Tells whether an operation is an activation that does something."""
     return acts_as(operation) == "activation" and not _is_linear(operation)
 
 
