@@ -111,8 +111,7 @@ class GrowableModel(TrainSteps, keras.Model):
         Raises:
             TypeError: if a layer can't be copied, or the model's class has a `call` of its own.
         """
-        copy = conversion.with_plain_layers(self)
-        return keras.Model(copy.input, copy.output, name=self.name)
+        return conversion.with_plain_layers(self)
 
     @property
     def growth_history(self) -> list[GrowthEvent]:

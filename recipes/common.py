@@ -51,12 +51,24 @@ _choose_backend()
 with _quietly():
     import keras
 
-    from keras_grow.backend import cache_compilations
-
     keras.utils.set_random_seed(0)  # which loads TensorFlow, where it is installed, on JAX too
 
-# For the next process; $JAX_COMPILATION_CACHE_DIR names another place.
-cache_compilations(Path.home() / ".cache" / "keras_grow" / "compilations")
+
+def _keep_compilations(folder: Path) -> None:
+    """Has JAX keep what it compiles, for networks that come back to widths trained before.
+
+    What the environment ($JAX_COMPILATION_CACHE_DIR) already names stays.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        # By default what compiles within a second isn't kept; a growth compiles many of these.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+if keras.config.backend() == "jax":
+    _keep_compilations(Path.home() / ".cache" / "keras_grow" / "compilations")
 
 
 class FolderError(ValueError):

@@ -20,7 +20,7 @@ FLOORS = [
     "fit_context",
     "model",
     "callbacks",
-    "learning_rates runs flops similarity schedules models",
+    "runs flops similarity schedules models",
     "saliency tuning",
     "plots",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from keras_grow.channels.graph import ChannelGraph
+from keras_grow.core.index_maps import length_at
 
 Widths = dict[str, int]
 # What the axes of an array are counted in.
@@ -147,8 +148,6 @@ def count_parameters(graph: ChannelGraph, widths: Mapping[str, int]) -> int:
         if item.variable.trainable:
             shape = list(item.variable.shape)
             for axis in item.axes:
-                shape[axis.axis] = sum(
-                    widths.get(s.group, s.width) * s.repeat for s in axis.segments
-                )
+                shape[axis.axis] = length_at(axis.segments, widths)
             total += math.prod(shape)
     return total + graph.fixed_parameters

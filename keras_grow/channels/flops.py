@@ -123,4 +123,5 @@ def _check_cheap(layer: Any) -> None:
 
 
 def _is_functional(model: keras.Model) -> bool:
-    return hasattr(model, "operations") or (isinstance(model, keras.Sequential) and model.built)
+    built = isinstance(model, keras.Sequential) and model.built
+    return built or keras_private.is_functional(model)

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 
 from keras_grow.channels.walk import Channels, Walk
+from keras_grow.core.index_maps import Segment
 from keras_grow.core.keras_private import Call
-from keras_grow.core.widening import Segment
 
 Inputs = list[Channels | None]
 

@@ -16,7 +16,7 @@ import keras
 from keras_grow.channels.layer_table import acts_as, visit
 from keras_grow.channels.walk import Walk
 from keras_grow.core import keras_private
-from keras_grow.core.widening import AxisChannels, Segment
+from keras_grow.core.index_maps import AxisChannels, Segment
 
 
 @dataclass(frozen=True)

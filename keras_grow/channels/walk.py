@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_grow.core.widening import Segment
+from keras_grow.core.index_maps import Segment, length_at
 from keras_grow.layers import Growable
 
 
@@ -28,7 +28,7 @@ class Channels:
     @property
     def width(self) -> int:
         """Number of positions along the axis."""
-        return sum(s.width * s.repeat for s in self.segments)
+        return length_at(self.segments, {})
 
 
 class _Space:

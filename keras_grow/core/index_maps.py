@@ -52,6 +52,18 @@ class AxisChannels:
     fresh: float = 0.0
 
 
+def length_at(segments: Sequence[Segment], widths: Mapping[str, int]) -> int:
+    """Returns the number of positions along an axis, with some groups at other widths.
+
+    Example:
+
+    >>> from keras_grow.core.index_maps import Segment, length_at
+    >>> length_at((Segment("a", 2, repeat=4), Segment("b", 3)), {"a": 3})
+    15
+    """
+    return sum(widths.get(s.group, s.width) * s.repeat for s in segments)
+
+
 def gather_index(segments: Sequence[Segment], widenings: Mapping[str, Widening]) -> np.ndarray:
     """Returns, per position along the widened axis, the present position (-1: fresh)."""
     parts, offset = [], 0

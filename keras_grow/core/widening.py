@@ -16,7 +16,6 @@ import numpy as np
 
 from keras_grow.core.index_maps import (
     AxisChannels,
-    Segment,
     along,
     gather_index,
     group_positions,
@@ -25,14 +24,10 @@ from keras_grow.core.index_maps import (
 
 __all__ = [
     "PARAMETER",
-    "AxisChannels",
     "Exponents",
-    "Segment",
     "Widening",
     "array_module",
     "by_group",
-    "gather_index",
-    "group_positions",
     "spread",
     "widen_array",
     "widen_axis",
@@ -43,7 +38,7 @@ class Exponents(NamedTuple):
     """The power of a channel's outgoing scale that an array takes, by the side it stands on.
 
     A parameter stands on the consuming side with power 1: its outgoing weights *are* scaled. See
-    `keras_grow.optimizers` for the slots.
+    `keras_grow.growing.slots` for those of optimizers.
     """
 
     producing: float

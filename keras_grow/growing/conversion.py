@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from keras_grow.channels.layer_table import twins
+from keras_grow.core import keras_private
 from keras_grow.core.model_copy import copy_model
 
 # What a Functional subclass may define and still be nothing but its layers.
@@ -30,7 +31,7 @@ def with_growable_layers(model: keras.Model, kind: type = keras.Model) -> keras.
             f"Model `{model.name}` is not built, so its channels aren't known. Give it an "
             "`keras.Input` as its first layer, or call `model.build(input_shape)`."
         )
-    if not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
+    if not (isinstance(model, keras.Sequential) or keras_private.is_functional(model)):
         raise TypeError(
             "Only Functional and Sequential models can grow: the calls of a subclassed model "
             f"can't be read. Received: {type(model).__name__} `{model.name}`"

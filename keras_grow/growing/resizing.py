@@ -14,7 +14,8 @@ import numpy as np
 from keras_grow.backend import make_unusable, strategy_scope
 from keras_grow.channels.graph import ChannelGraph, LayerSize
 from keras_grow.core import keras_private
-from keras_grow.core.widening import Widening, by_group, group_positions, widen_array
+from keras_grow.core.index_maps import group_positions, length_at
+from keras_grow.core.widening import Widening, by_group, widen_array
 from keras_grow.growing.sharing import follow, models_sharing
 from keras_grow.growing.slots import WidenedVariable, widen_slots
 
@@ -132,9 +133,7 @@ def _widen_variables(graph: ChannelGraph, chosen: dict[str, Widening]) -> list[W
 
 def _resized(size: LayerSize, chosen: dict[str, Widening]) -> int | tuple:
     """Returns the new value of a layer's size attribute (`filters`, `noise_shape`)."""
-    width = sum(
-        (chosen[s.group].width if s.group in chosen else s.width) * s.repeat for s in size.segments
-    )
+    width = length_at(size.segments, {group: w.width for group, w in chosen.items()})
     if size.index is None:
         return width
     shape = list(getattr(size.layer, size.attribute))

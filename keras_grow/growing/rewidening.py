@@ -16,7 +16,8 @@ import keras
 import numpy as np
 
 from keras_grow.channels.graph import ChannelGraph
-from keras_grow.core.widening import AxisChannels, Exponents, Widening, widen_array
+from keras_grow.core.index_maps import AxisChannels, length_at
+from keras_grow.core.widening import Exponents, Widening, widen_array
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.resizing import widened
 
@@ -37,8 +38,7 @@ def shapes_at(
     for item in graph.variables:
         for axis in item.axes:
             if id(item.variable) in shapes:
-                length = sum(widths.get(s.group, s.width) * s.repeat for s in axis.segments)
-                shapes[id(item.variable)][axis.axis] = length
+                shapes[id(item.variable)][axis.axis] = length_at(axis.segments, widths)
     return [tuple(shapes[id(variable)]) for variable in variables]
 
 

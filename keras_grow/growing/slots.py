@@ -22,7 +22,8 @@ import keras
 import numpy as np
 
 from keras_grow.core import keras_private
-from keras_grow.core.widening import PARAMETER, AxisChannels, Exponents, Widening, widen_array
+from keras_grow.core.index_maps import AxisChannels
+from keras_grow.core.widening import PARAMETER, Exponents, Widening, widen_array
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -59,10 +59,9 @@ class Net2Wider(GrowthMethod):
         copies = np.bincount(sources, minlength=width)
         incoming = {}
         if self.noise:
-            for item, axis in graph.touching(group, "output"):
-                if item.name == "kernel":
-                    kernel = keras.ops.convert_to_numpy(item.variable)
-                    incoming[item.path] = self._noise(kernel, axis, added, rng)
+            for item, axis in graph.kernels(group, "output"):
+                kernel = keras.ops.convert_to_numpy(item.variable)
+                incoming[item.path] = self._noise(kernel, axis, added, rng)
         return Widening(group, sources, 1 / copies[sources], incoming)
 
     def _noise(self, kernel, axis, added, rng) -> np.ndarray:

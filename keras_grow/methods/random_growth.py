@@ -12,6 +12,7 @@ from keras_grow.core.index_maps import (
     along,
     fresh_positions,
     group_positions,
+    length_at,
     run_of,
     scale_vector,
 )
@@ -100,7 +101,7 @@ def _at_scale(graph, scaled: Widening, growth: dict[str, Widening], rng) -> Wide
     """Adds neurons of the present ones' scale to a widening that scales their weights down."""
     incoming, outgoing = {}, {}
     for item, axis in graph.touching(scaled.group, "output", "through"):
-        if item.name == "kernel":
+        if item.is_kernel:
             drawn = _draw_at_scale(item, axis, scaled, rng)
             incoming[item.path] = _undo_scaling(drawn, item, axis, growth)
         else:
@@ -145,7 +146,7 @@ def _mean(item: VariableChannels, axis: AxisChannels, widening: Widening) -> np.
     """Returns what takes fresh channels from where they start to the mean of the present ones."""
     mean = np.mean(_present(item, axis, widening), axis=axis.axis, keepdims=True) - axis.fresh
     positions = fresh_positions(axis.segments, widening)
-    length = sum(s.width * s.repeat for s in run_of(axis.segments, widening.group, widening.width))
+    length = length_at(run_of(axis.segments, widening.group, widening.width), {})
     return spread(np.repeat(mean, len(positions), axis.axis), positions, length, axis.axis)
 
 

@@ -55,7 +55,7 @@ class ScoringData:
             ValueError: as `batches`.
         """
         batches = self.batches(1, rng)
-        needed = math.ceil(count / _examples_in(batches[0]))
+        needed = math.ceil(count / examples_in(batches[0]))
         return batches if needed == 1 else self.batches(needed, rng)
 
     def _checked(self, drawn: Iterable) -> list[tuple]:
@@ -279,7 +279,8 @@ def _length(array: Any) -> int:
     return int(array.shape[0]) if hasattr(array, "shape") else len(array)
 
 
-def _examples_in(batch: Any) -> int:
+def examples_in(batch: Any) -> int:
+    """Returns the number of examples of a batch."""
     return _length(keras.tree.flatten(keras.utils.unpack_x_y_sample_weight(batch)[0])[0])
 
 
@@ -289,7 +290,7 @@ def _until(count: int, batches: Iterator) -> Iterator:
         batch = next(batches, None)
         if batch is None:
             return
-        count -= max(_examples_in(batch), 1)
+        count -= max(examples_in(batch), 1)
         yield batch
 
 

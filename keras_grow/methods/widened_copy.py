@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_grow.backend import compiled
 from keras_grow.channels.graph import ChannelGraph, find_groups
+from keras_grow.channels.layer_table import acts_as
 from keras_grow.core import keras_private
 from keras_grow.core.float32_copy import copy_in_float32
 from keras_grow.core.widening import Widening, widen_array
@@ -50,7 +51,7 @@ class WidenedCopy:
         self._targets = [twin_of[id(item.variable)] for item in self._items]
         self.present = [keras.ops.convert_to_numpy(target) for target in self._targets]
         widen_model(self._network, find_groups(self._network), widenings)
-        norms = {item.layer.name for item in self._items if hasattr(item.layer, "moving_variance")}
+        norms = {item.layer.name for item in self._items if acts_as(item.layer) == "normalisation"}
         calls = [
             call for call in keras_private.calls_of(self._network) if call.operation.name in norms
         ]

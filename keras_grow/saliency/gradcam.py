@@ -35,8 +35,10 @@ def gradcam(
         Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
         Localization, 2017, Eq. 1 and 2.
     """
-    from scipy.ndimage import zoom
-
+    try:
+        from scipy.ndimage import zoom
+    except ImportError as error:
+        raise ImportError("Saliency maps need SciPy: pip install scipy") from error
     target = features.output
     chosen = np.eye(model.output_shape[-1], dtype="float32")[np.asarray(classes)]
 

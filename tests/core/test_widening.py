@@ -5,15 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_grow.core.widening import (
-    PARAMETER,
-    AxisChannels,
-    Exponents,
-    Segment,
-    Widening,
-    by_group,
-    widen_array,
-)
+from keras_grow.core.index_maps import AxisChannels, Segment
+from keras_grow.core.widening import PARAMETER, Exponents, Widening, by_group, widen_array
 
 WIDTHS = {"a": 3, "b": 2}
 

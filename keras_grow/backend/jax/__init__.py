@@ -8,7 +8,7 @@ from keras_grow.backend.jax.devices import (
 )
 from keras_grow.backend.jax.errors import MISFIT, is_out_of_memory, with_message
 from keras_grow.backend.jax.gradients import compiled, compiled_gradient, vjp
-from keras_grow.backend.jax.machine import accelerators, backend_version, cache_compilations
+from keras_grow.backend.jax.machine import accelerators, backend_version
 from keras_grow.backend.jax.train_step import (
     TrainSteps,
     as_train_function,
@@ -31,7 +31,6 @@ __all__ = [
     "as_train_function",
     "backend_version",
     "broadcast",
-    "cache_compilations",
     "collect_garbage",
     "compiled",
     "compiled_gradient",

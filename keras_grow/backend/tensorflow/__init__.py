@@ -9,7 +9,7 @@ from keras_grow.backend.tensorflow.distribution import (
 )
 from keras_grow.backend.tensorflow.errors import MISFIT, is_out_of_memory, with_message
 from keras_grow.backend.tensorflow.gradients import compiled, compiled_gradient, vjp
-from keras_grow.backend.tensorflow.machine import accelerators, backend_version, cache_compilations
+from keras_grow.backend.tensorflow.machine import accelerators, backend_version
 from keras_grow.backend.tensorflow.tracing import (
     collect_garbage,
     forget_traces,
@@ -29,7 +29,6 @@ __all__ = [
     "as_train_function",
     "backend_version",
     "broadcast",
-    "cache_compilations",
     "collect_garbage",
     "compiled",
     "compiled_gradient",

@@ -1,8 +1,6 @@
-"""What a result depends on besides the code, and where compilations are kept."""
+"""What a result depends on besides the code."""
 
 from __future__ import annotations
-
-import os
 
 import tensorflow as tf
 
@@ -17,7 +15,3 @@ def accelerators() -> list[str]:
     devices = tf.config.list_physical_devices("GPU")
     details = [tf.config.experimental.get_device_details(device) for device in devices]
     return [detail.get("device_name", "GPU") for detail in details]
-
-
-def cache_compilations(folder: str | os.PathLike) -> None:
-    """Keeps nothing: TensorFlow traces functions anew in each process."""

@@ -201,7 +201,7 @@ def _drawn(
     carried: Arrays = {}
     for item, axis in graph.touching(g.group, "output", "through"):
         fresh = _draw_fresh(item, axis, g.fresh, rng)
-        if axis.role == "output" and item.name == "kernel":
+        if axis.role == "output" and item.is_kernel:
             trained["incoming"][item.path] = fresh
             direction = rng.normal(size=tuple(item.variable.shape)).astype("float32")
             trained["directions"][item.path] = direction

@@ -125,11 +125,7 @@ class Firefly(GrowthMethod):
     def _balls(self, graph: ChannelGraph, g: GroupCandidates) -> dict[str, CandidateBalls]:
         """Returns kind -> the balls within which the candidates of a group are trained."""
         axes = {
-            "incoming": {
-                item.path: axis
-                for item, axis in graph.touching(g.group, "output")
-                if item.name == "kernel"
-            },
+            "incoming": {item.path: axis for item, axis in graph.kernels(g.group, "output")},
             "outgoing": {item.path: axis for item, axis in graph.touching(g.group, "input")},
         }
         values = {v.path: keras.ops.convert_to_numpy(v) for v in graph.model.weights}

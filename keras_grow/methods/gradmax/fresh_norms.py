@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_grow.channels.graph import ChannelGraph, VariableChannels
+from keras_grow.channels.layer_table import acts_as
 from keras_grow.core import keras_private
 from keras_grow.core.index_maps import AxisChannels, group_positions, positions_by_channel
 from keras_grow.core.widening import Widening
@@ -57,7 +58,7 @@ def find_folded_norms(model: keras.Model) -> list[FoldedNorm]:
         norm, layer = call.operation, makers.get(id(call.inputs[0]))
         makers.update({id(tensor): norm for tensor in call.outputs})
         linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
-        if hasattr(norm, "moving_variance") and hasattr(layer, "kernel") and linear:
+        if acts_as(norm) == "normalisation" and hasattr(layer, "kernel") and linear:
             gamma = _root_mean_square(norm.gamma) if norm.scale else 1.0
             bias = layer.bias.path if layer.use_bias else None
             found.append(FoldedNorm(norm.name, layer.kernel.path, bias, gamma or 1.0, norm.epsilon))
@@ -95,10 +96,7 @@ class FreshNorms:
     ):
         self._bare, self._into, self._carried, self._norm = bare, into, carried, norm
         self.folded = [each for each in folded if each.kernel in into.columns]
-        self.places: dict[str, dict[str, Place]] = {}
-        for item, axis in graph.touching(bare.group, "through"):
-            if hasattr(item.layer, "moving_variance"):
-                self.places.setdefault(item.layer.name, {})[item.name] = (item, axis)
+        self.places: dict[str, dict[str, Place]] = graph.normalisations(bare.group)
         self._input_means = into.zeros[0]
         self._factors: dict[str, Any] = {}  # normalisation -> gamma / deviation
 

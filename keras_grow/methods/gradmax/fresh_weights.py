@@ -35,7 +35,7 @@ class FreshWeights:
 
     def __init__(self, graph: ChannelGraph, bare: Widening, role: str):
         self._bare = bare
-        self._places = [p for p in graph.touching(bare.group, role) if p[0].name == "kernel"]
+        self._places = graph.kernels(bare.group, role)
         values = {item.path: keras.ops.convert_to_numpy(item.variable) for item, _ in self._places}
         present = self._blocks(values, {})
         ends = np.cumsum([block.shape[1] for block in present])

@@ -20,6 +20,7 @@ from keras_grow.methods.gradmax.fresh_weights import (
     largest_singular_value,
     polar,
 )
+from keras_grow.methods.scoring_data import examples_in
 from keras_grow.methods.widened_copy import WidenedCopy, axes_beside_channels
 from keras_grow.utils.progress import Progress
 
@@ -188,7 +189,7 @@ class FreshNetwork:
         if self._folded:
             values = self._values()
             gradients = self._summed(self._means_gradient(values, x) for x, *_ in self._batches)
-            examples = sum(len(keras.tree.flatten(batch[0])[0]) for batch in self._batches)
+            examples = sum(map(examples_in, self._batches))
             for group in self._groups:
                 group.norms.take_input_means(gradients, self._bare, examples)
 

@@ -19,6 +19,7 @@ from keras_grow.core.float32_copy import in_float32
 from keras_grow.core.index_maps import along
 from keras_grow.core.widening import Widening
 from keras_grow.methods.base import GrowthMethod
+from keras_grow.methods.scoring_data import examples_in
 from keras_grow.methods.splitting.curvature import (
     Factors,
     ScorableLayer,
@@ -140,16 +141,12 @@ def draw_pieces(data: Any, examples: int, rng: np.random.Generator) -> list[tupl
     batches = data.examples(examples, rng)
     pieces, left = [], examples
     for batch in batches:
-        size = min(_length(batch), left)
+        size = min(examples_in(batch), left)
         left -= size
         for start in range(0, size, _CHUNK):
             rows = slice(start, min(start + _CHUNK, size))
             pieces.append(keras.tree.map_structure(lambda a, rows=rows: _rows(a, rows), batch))
     return pieces
-
-
-def _length(batch: tuple) -> int:
-    return int(keras.tree.flatten(batch[0])[0].shape[0])
 
 
 def _rows(array: Any, rows: slice) -> Any:
@@ -211,12 +208,11 @@ def _solve(
 def _random_splits(graph: ChannelGraph, name: str, rng: np.random.Generator) -> Splits:
     """Draws directions for the neurons of a group, without a score."""
     directions, axes = {}, {}
-    for item, axis in graph.touching(name, "output"):
-        if item.name == "kernel":
-            draw = rng.normal(size=tuple(item.variable.shape))
-            others = tuple(a for a in range(draw.ndim) if a != axis.axis % draw.ndim)
-            size = np.sqrt(np.sum(draw**2, axis=others, keepdims=True))
-            directions[item.path], axes[item.path] = draw / size, axis.axis
+    for item, axis in graph.kernels(name, "output"):
+        draw = rng.normal(size=tuple(item.variable.shape))
+        others = tuple(a for a in range(draw.ndim) if a != axis.axis % draw.ndim)
+        size = np.sqrt(np.sum(draw**2, axis=others, keepdims=True))
+        directions[item.path], axes[item.path] = draw / size, axis.axis
     return Splits(np.full(graph.groups[name].width, np.inf), directions, axes)
 
 
@@ -243,10 +239,10 @@ def find_factors(
         return {}
     run = compiled(partial(_factors, model, network, layers))
     weights = [keras.ops.convert_to_tensor(v) for v in network.weights]
-    total = sum(_length(piece) for piece in pieces)
+    total = sum(examples_in(piece) for piece in pieces)
     found = defaultdict(list)
     for piece in pieces:
-        fraction = _length(piece) / total  # the loss is a mean over the examples of a piece
+        fraction = examples_in(piece) / total  # the loss is a mean over the examples of a piece
         shifts = _no_shifts(network, layers, piece[0])
         for name, factors in run(weights, shifts, np.float32(fraction), *piece).items():
             found[name].append(factors)
