@@ -10,23 +10,33 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
 from keras_grow.channels.layer_table import acts_as, visit
-from keras_grow.channels.walk import Walk
+from keras_grow.channels.walk import Walk, attribute_at
 from keras_grow.core import keras_private
 from keras_grow.core.index_maps import AxisChannels, Segment
 
 
 @dataclass(frozen=True)
 class VariableChannels:
-    """A variable of a layer, and the channels along its axes."""
+    """A variable of a layer, and the channels along its axes.
+
+    Attributes:
+        layer: The layer.
+        name: Path of attributes at which the layer holds the variable: "kernel", "cell.kernel".
+        variable: The variable.
+        axes: The channels along its axes.
+        is_kernel: Whether it is a kernel: what inputs are multiplied with.
+    """
 
     layer: keras.layers.Layer
     name: str
     variable: keras.Variable
     axes: tuple[AxisChannels, ...]
+    is_kernel: bool = False
 
     @property
     def path(self) -> str:
@@ -34,9 +44,12 @@ class VariableChannels:
         return self.variable.path
 
     @property
-    def is_kernel(self) -> bool:
-        """Whether it is a layer's kernel: what inputs are multiplied with."""
-        return self.name == "kernel"
+    def initializer(self) -> Any:
+        """What the layer draws the variable from, or `None`."""
+        path, _, name = self.name.rpartition(".")
+        holder = attribute_at(self.layer, path) if path else self.layer
+        names = (f"{name}_initializer", "depthwise_initializer")
+        return next((getattr(holder, each) for each in names if hasattr(holder, each)), None)
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,7 @@ class ChannelGroup:
     """Channels that are added and removed together.
 
     Attributes:
-        name: Name of the first layer that produces them.
+        name: Name of the first layer that produces them, and of the part of it, if it has several.
         width: Number of channels.
         layers: Names of the layers that produce and carry them, in order.
         producers: Those of them that produce them.
@@ -168,19 +181,20 @@ def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
     groups = {}
     for number in roots:
         space = walk.spaces[number]
-        name = space.producers[0]
+        name = space.name
         groups[name] = ChannelGroup(
             name, space.width, tuple(space.layers), tuple(space.producers), space.reason
         )
     variables = []
-    for layer, name, axes in walk.variables:
+    for layer, name, axes, is_kernel in walk.variables:
         channels = tuple(
             AxisChannels(axis, walk.named(along.segments), role, fresh)
             for axis, along, role, fresh in axes
             if along is not None
         )
         if channels:
-            variables.append(VariableChannels(layer, name, getattr(layer, name), channels))
+            variable = attribute_at(layer, name)
+            variables.append(VariableChannels(layer, name, variable, channels, is_kernel))
     sizes = tuple(
         LayerSize(layer, attribute, index, walk.named(channels.segments))
         for layer, attribute, index, channels in walk.sizes

@@ -43,12 +43,18 @@ class Axes:
         input: Axis of the channels that the layer takes in, and sums over.
         through: Axis of the channels that the layer takes in and treats one by one.
         fresh: Value that stands for "no effect" in a fresh channel.
+        blocks: How many times the channels that the layer puts out lie side by side along their
+            axis, as those of the gates of a recurrent layer do.
+        kernel: Whether inputs are multiplied with it: each channel that it puts out has its weights
+            there, which are compared with those of the others.
     """
 
     output: int | None = None
     input: int | None = None
     through: int | None = None
     fresh: float = 0.0
+    blocks: int = 1
+    kernel: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ class Row:
         flow: Maps the channels that come in to those that go out.
         axis: Which axis of its input the layer takes its channels from, given the layer and the
             rank; `None` where the axis is all one to it.
-        variables: Name of each variable that channels run through -> its axes.
+        variables: Name of each variable that channels run through (or its path of attributes:
+            "cell.kernel") -> its axes.
         size: The attribute that holds how many channels the layer puts out, as a number or as an
             entry of a shape.
         multiply_adds: How many multiply-adds a call takes per example, given the layer and the
@@ -82,7 +89,7 @@ class Row:
 _DENSE = Row(
     flow.dense,
     axis=flow.last_axis,
-    variables={"kernel": Axes(input=-2, output=-1), "bias": Axes(output=-1)},
+    variables={"kernel": Axes(input=-2, output=-1, kernel=True), "bias": Axes(output=-1)},
     size="units",
     multiply_adds=products.dense,
     acts_as="linear",
@@ -90,7 +97,7 @@ _DENSE = Row(
 _CONVOLUTION = Row(
     flow.convolve,
     axis=flow.format_axis,
-    variables={"kernel": Axes(input=-2, output=-1), "bias": Axes(output=-1)},
+    variables={"kernel": Axes(input=-2, output=-1, kernel=True), "bias": Axes(output=-1)},
     size="filters",
     multiply_adds=products.convolution,
     acts_as="linear",
@@ -98,14 +105,14 @@ _CONVOLUTION = Row(
 _TRANSPOSED_CONVOLUTION = Row(
     flow.convolve,
     axis=flow.format_axis,
-    variables={"kernel": Axes(input=-1, output=-2), "bias": Axes(output=-1)},
+    variables={"kernel": Axes(input=-1, output=-2, kernel=True), "bias": Axes(output=-1)},
     size="filters",
     multiply_adds=products.transposed_convolution,
 )
 _DEPTHWISE_CONVOLUTION = Row(
     flow.depthwise,
     axis=flow.format_axis,
-    variables={"kernel": Axes(through=-2), "bias": Axes(output=-1)},
+    variables={"kernel": Axes(through=-2, kernel=True), "bias": Axes(output=-1)},
     multiply_adds=products.depthwise_convolution,
 )
 _SEPARABLE_CONVOLUTION = Row(flow.unknown, multiply_adds=products.separable_convolution)
@@ -292,7 +299,7 @@ def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None:
         walk.seen[id(layer)] = (inputs, outputs, _rank(call))
     _note_size(walk, layer, row, outputs, _rank(call))
     for name, axes in row.variables.items():
-        walk.add_variable(layer, name, _along(axes, inputs[0], outputs))
+        walk.add_variable(layer, name, _along(axes, inputs[0], outputs), axes.kernel)
     if row.variables:
         _freeze_untouchable(walk, layer, [*inputs, outputs])
     return outputs
@@ -337,6 +344,8 @@ def _note_size(walk: Walk, layer: Any, row: Row, outputs: Channels | None, rank:
 
 def _along(axes: Axes, inputs: Channels | None, outputs: Channels | None) -> list[tuple]:
     """Lists (axis, channels, role, fresh value) of one variable."""
+    if outputs is not None:
+        outputs = Channels(outputs.axis, outputs.segments * axes.blocks)
     return [
         (axis, channels, role, axes.fresh)
         for axis, channels, role in (

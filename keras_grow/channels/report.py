@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import keras
 
 from keras_grow.channels.graph import ChannelGraph
-from keras_grow.layers import Growable
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,7 @@ def _row(layer: keras.layers.Layer, groups: list, graph: ChannelGraph) -> LayerR
 
 def why_nothing_grows(model: keras.Model, graph: ChannelGraph) -> str:
     """Says what keeps a model from growing, and what to do."""
-    growable = any(isinstance(layer, Growable) for layer in model.layers)
-    advice = (
-        "Its growable layers stay at their widths for the reasons below; an output always does, "
-        "so a model grows only between its inputs and its outputs."
-        if growable
-        else "None of its layers is growable. Build it of the layers in `keras_grow.layers`, or "
-        "convert it with `GrowableModel.from_keras(model)`."
+    return (
+        "Its layers stay at their widths for the reasons below; an output always does, so a model "
+        f"grows only between its inputs and its outputs.\n{report(model, graph)}"
     )
-    return f"{advice}\n{report(model, graph)}"

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 
 from keras_grow.core.index_maps import Segment, length_at
-from keras_grow.layers import Growable
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,21 @@ class Channels:
         return length_at(self.segments, {})
 
 
+def attribute_at(layer: keras.layers.Layer, path: str) -> Any:
+    """Returns what a layer holds at a path of attributes, such as "cell.kernel"; `None` if nothing.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_grow.channels.walk import attribute_at
+    >>> attribute_at(keras.layers.GRU(4), "cell.units")
+    4
+    """
+    for name in path.split("."):
+        layer = getattr(layer, name, None)
+    return layer
+
+
 class _Space:
     """Channels that a layer produces, during the walk."""
 
@@ -38,6 +52,7 @@ class _Space:
         self.width = width
         self.layers: list[str] = []
         self.producers: list[str] = []
+        self.name = ""
         self.reason: str | None = None
 
 
@@ -48,24 +63,23 @@ class Walk:
         self.spaces: list[_Space] = []
         self.parents: list[int] = []
         self.maps: dict[int, Channels | None] = {}
-        self.variables: list[tuple[Any, str, list[tuple]]] = []
+        self.variables: list[tuple[Any, str, list[tuple], bool]] = []
         # Layers that can't be called on channels of another number: inputs, outputs, rank.
         self.seen: dict[int, tuple[list, Channels | None, int]] = {}
         self.sizes: list[tuple[Any, str, int | None, Channels]] = []
         self.reasons: dict[str, str] = {}
 
-    def produce(self, layer: keras.layers.Layer, width: int, axis: int) -> Channels:
-        """Opens a new space of channels."""
+    def produce(
+        self, layer: keras.layers.Layer, width: int, axis: int, part: str | None = None
+    ) -> Channels:
+        """Opens a new space of channels, which get a name of their own where `part` says so."""
         space = _Space(width)
         space.layers.append(layer.name)
         space.producers.append(layer.name)
+        space.name = layer.name if part is None else f"{layer.name}/{part}"
         self.spaces.append(space)
         self.parents.append(len(self.parents))
-        channels = Channels(axis, (Segment(len(self.spaces) - 1, width),))
-        if not isinstance(layer, Growable):
-            kind = type(layer).__name__
-            self.freeze([channels], f"`{layer.name}` is a {kind}, not one of the growable layers")
-        return channels
+        return Channels(axis, (Segment(len(self.spaces) - 1, width),))
 
     def root(self, space: int) -> int:
         """Returns the space that stands for a space's whole group."""
@@ -135,17 +149,19 @@ class Walk:
         kept.producers += [name for name in gone.producers if name not in kept.producers]
         kept.reason = kept.reason or gone.reason
 
-    def add_variable(self, layer, name: str, axes: list[tuple[int, Channels, str, float]]) -> None:
+    def add_variable(
+        self, layer, name: str, axes: list[tuple[int, Channels, str, float]], is_kernel: bool
+    ) -> None:
         """Notes that channels run through a variable: (axis, channels, role, fresh value) each."""
         # With LoRA or quantized, `kernel` is computed: the layer is frozen, and nothing is to do.
-        if isinstance(getattr(layer, name, None), keras.Variable):
-            self.variables.append((layer, name, axes))
+        if isinstance(attribute_at(layer, name), keras.Variable):
+            self.variables.append((layer, name, axes, is_kernel))
 
     def named(self, segments: Iterable[Segment]) -> tuple[Segment, ...]:
         """Replaces the numbers of spaces by the names of groups."""
         return tuple(
             segment
             if segment.group is None
-            else segment._replace(group=self.spaces[self.root(segment.group)].producers[0])
+            else segment._replace(group=self.spaces[self.root(segment.group)].name)
             for segment in segments
         )

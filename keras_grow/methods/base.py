@@ -116,19 +116,16 @@ def draw(
 
     Returns:
         An array for `Widening.incoming` or `outgoing`: draws of the layer's own initializer where
-        channels are fresh, zeros elsewhere.
+        channels are fresh and there is one, zeros elsewhere.
     """
     chosen = {widening.group: widening}
     shape = list(item.variable.shape)
     shape[axis.axis] = len(gather_index(axis.segments, chosen))
-    values = initial_values(_initializer(item), tuple(shape), rng) - np.float32(axis.fresh)
+    if item.initializer is None:
+        values = np.zeros(shape, "float32")
+    else:
+        values = initial_values(item.initializer, tuple(shape), rng) - np.float32(axis.fresh)
     run = group_positions(axis.segments, chosen, widening.group)
     values = np.take(values, run, axis=axis.axis)
     fresh = np.isin(np.arange(len(run)), fresh_positions(axis.segments, widening))
     return np.where(along(fresh, axis.axis, values.ndim), values, np.float32(0))
-
-
-def _initializer(item: VariableChannels) -> Any:
-    """Returns the layer's initializer of a variable."""
-    names = (f"{item.name}_initializer", "depthwise_initializer")
-    return next(getattr(item.layer, n) for n in names if hasattr(item.layer, n))

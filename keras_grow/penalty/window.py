@@ -8,7 +8,6 @@ from typing import Any
 import keras
 
 from keras_grow.channels.graph import ChannelGraph
-from keras_grow.layers import Growable
 from keras_grow.penalty.similarity import PenaltyTerms, SimilarityPenalty, mean_similarity
 
 
@@ -17,7 +16,7 @@ def penalised_kernels(graph: ChannelGraph) -> list[tuple[keras.Variable, int]]:
     return [
         (item.variable, axis.axis)
         for item in graph.variables
-        if item.is_kernel and isinstance(item.layer, Growable)
+        if item.is_kernel
         for axis in item.axes
         if axis.role in ("output", "through")
         and any(segment.group in graph.growable for segment in axis.segments)
