@@ -15,7 +15,7 @@ from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.slots import register_slot
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import GrowableModel
-from keras_grow.penalty.similarity import SimilarityPenalty
+from keras_grow.penalty.similarity_penalty import SimilarityPenalty
 
 __all__ = [
     "At",

@@ -29,7 +29,7 @@ from keras_grow.growing.weight_loading import all_or_nothing, check_save_path, c
 from keras_grow.methods import GrowthMethod
 from keras_grow.methods.base import check_choice
 from keras_grow.methods.scoring_data import ScoringData, as_scoring_data
-from keras_grow.penalty.similarity import SimilarityPenalty
+from keras_grow.penalty.similarity_penalty import SimilarityPenalty
 from keras_grow.penalty.window import PenaltyWindow, model_similarity, penalised_kernels
 from keras_grow.utils.checks import check_ceilings, check_epoch, check_rate
 

@@ -133,7 +133,7 @@ def train(model, images: data.Data, args: argparse.Namespace, ends: float) -> ru
         callbacks=[
             meter,
             *images.callbacks,
-            *([] if args.static else [growth(args)]),
+            *following(args),
             LearningRate(),
             backup,
             TimeLimit(ends, backup),
@@ -182,6 +182,33 @@ class TimeLimit(keras.callbacks.Callback):
             raise TimeIsUpError
 
 
+class Penalised(keras.callbacks.Callback):
+    """Arms the penalty of a network that doesn't grow.
+
+    Args:
+        penalty: The penalty.
+        epochs: The epochs at whose beginning it is armed.
+    """
+
+    def __init__(self, penalty: keras_grow.SimilarityPenalty, epochs: range):
+        super().__init__()
+        self.penalty, self.epochs = penalty, epochs
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        """Arms it."""
+        if epoch in self.epochs:
+            self.model.arm(self.penalty)
+
+
+def following(args: argparse.Namespace) -> list[keras.callbacks.Callback]:
+    """Returns what grows the network, or does to a static one what follows a growth."""
+    if not args.static:
+        return [growth(args)]
+    growths = range(args.every, args.epochs, args.every)
+    armed = {"never": range(0), "windows": growths, "always": range(0, args.epochs, args.every)}
+    return [Penalised(penalty(args), armed[args.static_penalty])] if args.penalty else []
+
+
 def growth(args: argparse.Namespace) -> keras_grow.GrowthCallback:
     """Returns the callback that grows the network."""
     if args.every >= args.epochs:
@@ -195,6 +222,8 @@ def method(args: argparse.Namespace) -> keras_grow.GrowthMethod:
     """Returns the growth method."""
     if args.method == "firefly":
         return keras_grow.methods.Firefly(pools=FIREFLY_POOLS.get(args.model))
+    if args.noise is not None:
+        return keras_grow.methods.Net2Wider(noise=args.noise)
     return keras_grow.methods.get(args.method)
 
 
@@ -205,7 +234,9 @@ def penalty(args: argparse.Namespace) -> keras_grow.SimilarityPenalty:
         print(f"note: the penalty lasts {args.every} epochs after a growth (--every), not {epochs}")
     given = {"weight": args.penalty_weight, "weight_sum": args.weight_sum}
     given = {name: value for name, value in given.items() if value is not None}
-    return keras_grow.SimilarityPenalty(epochs=min(epochs, args.every), **given)
+    return keras_grow.SimilarityPenalty(
+        epochs=min(epochs, args.every), measure=args.measure, per=args.per, **given
+    )
 
 
 def configuration(args: argparse.Namespace) -> dict:
@@ -288,8 +319,18 @@ def _add_growth(parser: argparse.ArgumentParser) -> None:
     add("--rate", type=common.positive, default=0.35, help="new neurons per old one")
     add("--every", type=common.positive_int, default=50, help="epochs between growths")
     add("--penalty", action=switch, default=True, help="against similar neurons")
-    add("--penalty-weight", type=common.non_negative, help="of Eq. 2, if not the default")
+    add("--measure", choices=["cosine", "energy", "angle"], default="cosine", help="of a pair")
+    add("--per", choices=["pair", "neuron"], default="pair", help="what --penalty-weight counts by")
+    add("--penalty-weight", type=common.non_negative, help="of the similarity; 1")
     add("--weight-sum", type=common.non_negative, help="lambda, of Eq. 4, if not the default")
+    when = ["never", "windows", "always"]
+    add(
+        "--static-penalty",
+        choices=when,
+        default="never",
+        help="penalise a network of --static, too",
+    )
+    add("--noise", type=common.non_negative, help="of the copies of net2wider, if not the default")
     add("--penalty-epochs", type=common.positive_int, help="after a growth; the paper's by method")
 
 

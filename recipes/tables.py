@@ -4,11 +4,14 @@
     python recipes/tables.py --preset quick --only vgg16 random firefly --seeds 0 1 2 3 4
     python recipes/tables.py --preset paper --tables 1 2 3         # 250 epochs, all images: a GPU
     python recipes/tables.py --preset paper --backend jax --data cifar10.npz --minutes 10
+    python recipes/tables.py --only random net2wider neither parted \
+      --setting parted "--measure energy --per neuron --penalty-weight 0.1 --weight-sum 0"
 
 Table 1 is CIFAR-10, Table 2 CIFAR-100: growth methods x networks, without and with the similarity
 penalty. Table 3 has each term of the penalty alone. Two rows are added to the paper's: the final
 size (of `random` without penalty) from the start, for as many epochs and for as many training
-floating-point operations.
+floating-point operations. `--setting` adds rows of one's own, with other options of recipes/cifar.py.
+What is chosen by comparing rows is chosen by held-out images (`--validation-examples`).
 
 Each cell is a run of recipes/cifar.py in a process and a folder of its own. What is stopped, by
 `--minutes` or otherwise, is taken up again by the same command: finished cells are kept, the
@@ -29,7 +32,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean, stdev
@@ -50,6 +53,7 @@ SETTINGS = {
     "similarity": ("similarity (Eq. 3)", ["--penalty", "--weight-sum", "0"]),
     "both": ("both (Eq. 5)", ["--penalty"]),
 }
+Settings = Mapping[str, tuple[str, list[str]]]
 # The paper's Eq. 5 has no weight for the similarity; its lambda isn't published.
 PRESETS = {
     "paper": "epochs=250 every=50 penalty-weight=1.0 weight-sum=0.01 schedule=cosine",
@@ -57,7 +61,9 @@ PRESETS = {
     "penalty-weight=1.0 weight-sum=0.01 schedule=hold",
 }
 # Options that take the place of the preset's.
-GIVEN = "train-examples epochs every width penalty-weight weight-sum schedule".split()
+GIVEN = (
+    "train-examples validation-examples epochs every width penalty-weight weight-sum schedule"
+).split()
 # Tables 1 and 2: without and with the penalty, accuracy and seconds.
 PUBLISHED = """
 cifar10  vgg16     random    86.49  3022 86.85  3090
@@ -135,7 +141,7 @@ def main(argv: list[str] | None = None) -> dict:
         "machine": runs.machine(),
         "rows": found,
     }
-    text = f"{what}, seeds {' '.join(map(str, args.seeds))}\n\n{tables(found)}"
+    text = f"{what}, seeds {' '.join(map(str, args.seeds))}\n\n{tables(found, args.settings)}"
     common.write_json(args.out / "tables.json", result)
     (args.out / "tables.md").write_text(text + "\n")
     print(f"\n{text}\n\ntables.md and tables.json are in {args.out}")
@@ -223,14 +229,14 @@ def options(row: Row, seed: int, args: argparse.Namespace, minutes: float) -> li
     chosen = dict(args.protocol)
     if row.size_of:
         grown = args.out / row.size_of.folder(seed) / runs.RESULTS
-        how = ["--static", "--widths-from", str(grown)]
+        how = ["--static", "--widths-from", str(grown), *args.settings[row.setting][1]]
         chosen.pop("width", None)
         if row.method == "static-flops":
             run = runs.read(grown)
             epochs = run.training_flops / run.history["training_flops"][-1]
             chosen["epochs"] = chosen["test-every"] = max(1, round(epochs))
     else:
-        how = ["--method", row.method, *SETTINGS[row.setting][1]]
+        how = ["--method", row.method, *args.settings[row.setting][1]]
     chosen |= {"dataset": row.dataset, "model": row.model, "seed": seed}
     chosen["out"] = args.out / row.folder(seed)
     chosen |= {"data": args.data} if args.data else {}
@@ -265,6 +271,7 @@ def _summary(row: Row, found: dict[Row, list[runs.Run]]) -> dict:
         "row": row._asdict(),
         "accuracies": accuracies,
         "mean": mean(accuracies),
+        "held_out": _held_out(of_row),
         "deviation": stdev(accuracies) if len(accuracies) > 1 else None,
         "seconds": seconds,
         "choosing": mean(run.seconds["choosing"] for run in of_row),
@@ -282,21 +289,30 @@ def _summary(row: Row, found: dict[Row, list[runs.Run]]) -> dict:
     }
 
 
-def tables(found: Sequence[dict]) -> str:
+def _held_out(of_row: Sequence[runs.Run]) -> float | None:
+    """Returns the mean accuracy on held-out images after the last epoch, if there were any."""
+    if not all(run.configuration.get("validation_examples") for run in of_row):
+        return None
+    return 100 * mean(run.history["val_accuracy"][-1] for run in of_row)
+
+
+def tables(found: Sequence[dict], settings: Settings = SETTINGS) -> str:
     """Lays the results out as Markdown, a table for each data set and network."""
     parts = []
     for place in dict.fromkeys((each["row"]["dataset"], each["row"]["model"]) for each in found):
         chosen = [e for e in found if (e["row"]["dataset"], e["row"]["model"]) == place]
         head = (
-            "method | penalty | runs | accuracy | paper | seconds | choosing | penalty (s) | "
+            "method | penalty | runs | accuracy | held out | paper | seconds | choosing | penalty (s) | "
             "paper (s) | parameters | TFLOPs | similarity | unhelpful"
         )
-        lines = [_markdown(head.split(" | "), map(_line, chosen))]
+        lines = [_markdown(head.split(" | "), (_line(each, settings) for each in chosen))]
         gained = [e for e in chosen if e["gain"]]
         if gained:
-            names = [SETTINGS[name][0] for name in list(SETTINGS)[1:]]
+            used = dict.fromkeys(each["row"]["setting"] for each in gained)
+            names = [name for name in settings if name in used]
             lines.append("What the penalty adds, seed by seed:")
-            lines.append(_markdown(["method", *names], _gains(gained)))
+            head = ["method", *(settings[name][0] for name in names)]
+            lines.append(_markdown(head, _gains(gained, names)))
         parts += [f"### {place[1]} on {place[0]}", *lines]
     parts.append(
         "Accuracies are mean ± standard deviation over the seeds, in per cent of the test split, "
@@ -308,7 +324,7 @@ def tables(found: Sequence[dict]) -> str:
     return "\n\n".join(parts)
 
 
-def _line(each: dict) -> list[str]:
+def _line(each: dict, settings: Settings) -> list[str]:
     def text(name: str, form: str, scale: float = 1) -> str:
         return "-" if each[name] is None else format(each[name] / scale, form)
 
@@ -316,9 +332,10 @@ def _line(each: dict) -> list[str]:
     paper = each["paper"]
     return [
         each["row"]["method"],
-        SETTINGS[each["row"]["setting"]][0],
+        settings[each["row"]["setting"]][0],
         str(len(each["accuracies"])),
         f"{each['mean']:.2f}{spread}",
+        text("held_out", ".2f"),
         f"{paper['accuracy']:.2f}" if paper else "-",
         text("seconds", ",.0f"),
         text("choosing", ",.1f"),
@@ -331,7 +348,7 @@ def _line(each: dict) -> list[str]:
     ]
 
 
-def _gains(gained: Sequence[dict]) -> list[list[str]]:
+def _gains(gained: Sequence[dict], names: Sequence[str]) -> list[list[str]]:
     """Returns a line for each method: the gain of each setting, and its standard error."""
     lines: dict[str, list[str]] = {}
     for each in gained:
@@ -339,8 +356,8 @@ def _gains(gained: Sequence[dict]) -> list[list[str]]:
         text = " ".join(f"{value:+.2f}" for value in gain)
         if len(gain) > 1:
             text = f"{mean(gain):+.2f} ± {stdev(gain) / math.sqrt(len(gain)):.2f} ({text})"
-        line = lines.setdefault(each["row"]["method"], [each["row"]["method"], "-", "-", "-"])
-        line[list(SETTINGS).index(each["row"]["setting"])] = text
+        line = lines.setdefault(each["row"]["method"], [each["row"]["method"], *["-"] * len(names)])
+        line[1 + names.index(each["row"]["setting"])] = text
     return list(lines.values())
 
 
@@ -349,14 +366,23 @@ def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def rows_of(tables: Iterable[int]) -> list[Row]:
-    """Returns the rows of the paper's tables 1, 2 or 3, each once, with the rows that it lacks."""
+def rows_of(tables: Iterable[int], own: Settings = {}) -> list[Row]:
+    """Returns the rows of the paper's tables 1, 2 or 3, each once, with the rows that it lacks.
+
+    Args:
+        tables: Their numbers.
+        own: Settings of one's own, each a row more of each kind that it is for.
+    """
+    grown, static = (
+        [name for name, (_, options) in own.items() if ("--static-penalty" in options) is of_static]
+        for of_static in (False, True)
+    )
     rows = []
     for table in sorted(tables):
         dataset = "cifar100" if table == 2 else "cifar10"
         for model in ("vgg16", "mobilenet") if table < 3 else ("vgg16",):
             for method in (*METHODS, *STATIC):
-                settings = ["neither"] if method in STATIC else ["neither", "both"]
+                settings = ["neither", *static] if method in STATIC else ["neither", "both", *grown]
                 rows += [
                     Row(dataset, model, method, setting)
                     for setting in (settings if table < 3 else SETTINGS)
@@ -399,7 +425,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--only", nargs="+", default=[], help="data sets, networks, methods or settings to keep")
     add("--seeds", type=common.count, nargs="+", default=[0, 1, 2], help="one run each")
     add("--schedule", choices=["cosine", "restarts", "hold"], help="paper: cosine, quick: hold")
+    add(
+        "--setting",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "OPTIONS"),
+        help="rows more",
+    )
     add("--train-examples", type=count, help="instead of the preset's")
+    add("--validation-examples", type=count, help="hold out so many training images")
     add("--epochs", type=count, help="instead of the preset's")
     add("--every", type=count, help="instead of the preset's")
     add("--width", type=count, help="of each layer at the start; vgg16 16")
@@ -419,7 +454,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         chosen["test-every"] = chosen["epochs"]
     args.protocol = {"backend": args.backend, **chosen}
     try:
-        args.rows = only(rows_of(args.tables), args.only)
+        own = {name: (name, ["--penalty", *options.split()]) for name, options in args.setting}
+        args.settings = {**SETTINGS, **own}
+        args.rows = only(rows_of(args.tables, own), args.only)
     except ValueError as error:
         parser.error(str(error))
     return args

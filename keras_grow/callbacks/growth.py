@@ -16,7 +16,7 @@ from keras_grow.channels.graph import count_weights
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import check_growable_model
-from keras_grow.penalty.similarity import SimilarityPenalty
+from keras_grow.penalty.similarity_penalty import SimilarityPenalty
 from keras_grow.utils import progress
 from keras_grow.utils.checks import check_ceilings, check_rate
 
@@ -208,11 +208,11 @@ class GrowthCallback(keras.callbacks.Callback):
 
 
 def _check_penalty(penalty: SimilarityPenalty | str | None) -> SimilarityPenalty | None:
-    if isinstance(penalty, str) and penalty == "default":
-        return SimilarityPenalty()
+    if isinstance(penalty, str) and penalty in PENALTIES:
+        return PENALTIES[penalty]
     if penalty is not None and not isinstance(penalty, SimilarityPenalty):
         raise TypeError(
-            "`penalty` must be a `keras_grow.SimilarityPenalty`, None or 'default'. Received: "
-            f"penalty={penalty!r}"
+            "`penalty` must be a `keras_grow.SimilarityPenalty`, None, or one of "
+            f"{list(PENALTIES)}. Received: penalty={penalty!r}"
         )
     return penalty

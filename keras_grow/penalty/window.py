@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from keras_grow.channels.graph import ChannelGraph
-from keras_grow.penalty.similarity import PenaltyTerms, SimilarityPenalty, mean_similarity
+from keras_grow.penalty.similarity import mean_similarity
+from keras_grow.penalty.similarity_penalty import PenaltyTerms, SimilarityPenalty
 
 
 def penalised_kernels(graph: ChannelGraph) -> list[tuple[keras.Variable, int]]:

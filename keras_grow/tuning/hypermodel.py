@@ -15,7 +15,7 @@ from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.growth_schedules import Schedule
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import GrowableModel
-from keras_grow.penalty.similarity import SimilarityPenalty
+from keras_grow.penalty.similarity_penalty import SimilarityPenalty
 from keras_grow.tuning.tuners import (
     BayesianOptimization,
     GridSearch,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 
@@ -45,6 +45,12 @@ def check_number(name: str, value: Any, positive: bool = False) -> float:
 def check_positive_int(name: str, value: Any) -> int:
     """Returns a positive integer, or says what is wrong with it."""
     return int(_checked(name, value, numbers.Integral, lambda n: n >= 1, "a positive integer"))
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """Refuses a value that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {list(choices)}. Received: {name}={value!r}")
 
 
 def check_seed(seed: Any) -> int:

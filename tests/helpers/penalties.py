@@ -35,6 +35,20 @@ def reference_similarity(kernel, axis=-1):
     return sum(abs(cosine(rows[i], rows[j])) for i, j in pairs) / max(len(pairs), 1)
 
 
+def reference_measure(kernel, axis, measure):
+    """What the pairs of a kernel cost on average, by another way than the package's."""
+    rows = rows_of(kernel, axis)
+    pairs = [(i, j) for i in range(len(rows)) for j in range(len(rows)) if i != j]
+    cosines = np.array([cosine(rows[i], rows[j]) for i, j in pairs] or [0.0])
+    costs = {
+        "cosine": lambda c: np.abs(c),
+        "energy": lambda c: -np.log((1.001 - c**2) / 1.001),
+        # The acute angle between the neurons, as part of a right one.
+        "angle": lambda c: 1 - np.arccos(np.abs(c) / np.sqrt(1.001)) / (np.pi / 2),
+    }
+    return np.mean(costs[measure](cosines))
+
+
 def reference_drift(kernel, previous_sum, form):
     """Eq. 4, without a guard."""
     drift = np.log(abs(kernel.sum() / previous_sum))

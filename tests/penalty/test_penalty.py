@@ -17,12 +17,8 @@ from penalties import (
     value_and_gradients,
 )
 
-from keras_grow.penalty.similarity import (
-    PenaltyTerms,
-    SimilarityPenalty,
-    mean_similarity,
-    weight_drift,
-)
+from keras_grow.penalty.similarity import mean_similarity, weight_drift
+from keras_grow.penalty.similarity_penalty import PenaltyTerms, SimilarityPenalty
 
 
 def random_sums(kernels, seed=1):
@@ -210,7 +206,9 @@ def test_descending_it_makes_copied_neurons_differ_and_keeps_their_sum():
 
 
 def test_serialization_round_trip():
-    penalty = SimilarityPenalty(np.float32(0.5), 0.2, np.int64(7), "signed", "growth")
+    penalty = SimilarityPenalty(
+        np.float32(0.5), 0.2, np.int64(7), "signed", "growth", "energy", "neuron"
+    )
     config = keras.saving.serialize_keras_object(penalty)
     assert config["registered_name"] == "keras_grow>SimilarityPenalty"
     again = keras.saving.deserialize_keras_object(config)
@@ -224,12 +222,12 @@ def test_serialization_round_trip():
         ({"weight": -0.1}, ValueError, "`weight` must be.*Received: weight=-0.1"),
         ({"weight": float("nan")}, ValueError, "`weight` must be.*Received: weight=nan"),
         ({"weight": float("inf")}, ValueError, "`weight` must be.*Received: weight=inf"),
-        ({"weight": "1"}, TypeError, "`weight` must be a number. Received: weight='1'"),
-        ({"weight": None}, TypeError, "`weight` must be a number"),
-        ({"weight": True}, TypeError, "`weight` must be a number"),
+        ({"weight": "1"}, TypeError, "`weight` must be a finite.*Received: weight='1'"),
+        ({"weight": None}, TypeError, "`weight` must be a finite number"),
+        ({"weight": True}, TypeError, "`weight` must be a finite number"),
         ({"weight_sum": -1}, ValueError, "`weight_sum` must be.*Received: weight_sum=-1"),
         ({"weight_sum": float("nan")}, ValueError, "`weight_sum` must be"),
-        ({"weight_sum": [0.1]}, TypeError, "`weight_sum` must be a number"),
+        ({"weight_sum": [0.1]}, TypeError, "`weight_sum` must be a finite number"),
         ({"epochs": 0}, ValueError, "`epochs` must be a positive integer. Received: epochs=0"),
         ({"epochs": -3}, ValueError, "`epochs` must be a positive integer"),
         ({"epochs": 1.5}, TypeError, "`epochs` must be a positive integer"),
@@ -237,6 +235,8 @@ def test_serialization_round_trip():
         ({"epochs": "15"}, TypeError, "`epochs` must be a positive integer"),
         ({"form": "squared"}, ValueError, r"`form` must be one of .*absolute.*Received: form='sq"),
         ({"form": None}, ValueError, "`form` must be one of"),
+        ({"measure": "dot"}, ValueError, r"`measure` must be one of .*'energy'.*Received: .*'dot'"),
+        ({"per": "layer"}, ValueError, "`per` must be one of .*'pair', 'neuron'"),
         ({"reference": "epoch"}, ValueError, "`reference` must be one of .*'step', 'growth'"),
     ],
 )

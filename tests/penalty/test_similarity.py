@@ -21,12 +21,12 @@ from penalties import (
 )
 
 from keras_grow.penalty.similarity import (
-    SimilarityPenalty,
     mean_similarity,
     neuron_rows,
     similarity_map,
     weight_drift,
 )
+from keras_grow.penalty.similarity_penalty import SimilarityPenalty
 
 # --- Eq. 1 and 2 ---
 
