@@ -324,13 +324,8 @@ def _add_growth(parser: argparse.ArgumentParser) -> None:
     add("--penalty-weight", type=common.non_negative, help="of the similarity; 1")
     add("--weight-sum", type=common.non_negative, help="lambda, of Eq. 4, if not the default")
     when = ["never", "windows", "always"]
-    add(
-        "--static-penalty",
-        choices=when,
-        default="never",
-        help="penalise a network of --static, too",
-    )
-    add("--noise", type=common.non_negative, help="of the copies of net2wider, if not the default")
+    add("--static-penalty", choices=when, default="never", help="penalise with --static, too")
+    add("--noise", type=common.non_negative, help="of net2wider's copies, if not the default")
     add("--penalty-epochs", type=common.positive_int, help="after a growth; the paper's by method")
 
 

@@ -10,8 +10,9 @@
 Table 1 is CIFAR-10, Table 2 CIFAR-100: growth methods x networks, without and with the similarity
 penalty. Table 3 has each term of the penalty alone. Two rows are added to the paper's: the final
 size (of `random` without penalty) from the start, for as many epochs and for as many training
-floating-point operations. `--setting` adds rows of one's own, with other options of recipes/cifar.py.
-What is chosen by comparing rows is chosen by held-out images (`--validation-examples`).
+floating-point operations. `--setting` adds rows of one's own, with other options of
+recipes/cifar.py. What is chosen by comparing rows is chosen by held-out images
+(`--validation-examples`).
 
 Each cell is a run of recipes/cifar.py in a process and a folder of its own. What is stopped, by
 `--minutes` or otherwise, is taken up again by the same command: finished cells are kept, the
@@ -36,6 +37,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean, stdev
+from types import MappingProxyType
 from typing import NamedTuple
 
 import common
@@ -302,8 +304,8 @@ def tables(found: Sequence[dict], settings: Settings = SETTINGS) -> str:
     for place in dict.fromkeys((each["row"]["dataset"], each["row"]["model"]) for each in found):
         chosen = [e for e in found if (e["row"]["dataset"], e["row"]["model"]) == place]
         head = (
-            "method | penalty | runs | accuracy | held out | paper | seconds | choosing | penalty (s) | "
-            "paper (s) | parameters | TFLOPs | similarity | unhelpful"
+            "method | penalty | runs | accuracy | held out | paper | seconds | choosing | "
+            "penalty (s) | paper (s) | parameters | TFLOPs | similarity | unhelpful"
         )
         lines = [_markdown(head.split(" | "), (_line(each, settings) for each in chosen))]
         gained = [e for e in chosen if e["gain"]]
@@ -366,7 +368,7 @@ def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def rows_of(tables: Iterable[int], own: Settings = {}) -> list[Row]:
+def rows_of(tables: Iterable[int], own: Settings = MappingProxyType({})) -> list[Row]:
     """Returns the rows of the paper's tables 1, 2 or 3, each once, with the rows that it lacks.
 
     Args:
@@ -425,14 +427,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--only", nargs="+", default=[], help="data sets, networks, methods or settings to keep")
     add("--seeds", type=common.count, nargs="+", default=[0, 1, 2], help="one run each")
     add("--schedule", choices=["cosine", "restarts", "hold"], help="paper: cosine, quick: hold")
-    add(
-        "--setting",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "OPTIONS"),
-        help="rows more",
-    )
+    own = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "OPTIONS")}
+    add("--setting", **own, help="a row more of each kind, with its name and its options")
     add("--train-examples", type=count, help="instead of the preset's")
     add("--validation-examples", type=count, help="hold out so many training images")
     add("--epochs", type=count, help="instead of the preset's")

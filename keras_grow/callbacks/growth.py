@@ -16,7 +16,7 @@ from keras_grow.channels.graph import count_weights
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import check_growable_model
-from keras_grow.penalty.similarity_penalty import SimilarityPenalty
+from keras_grow.penalty.similarity_penalty import PENALTIES, SimilarityPenalty
 from keras_grow.utils import progress
 from keras_grow.utils.checks import check_ceilings, check_rate
 
@@ -33,7 +33,8 @@ class GrowthCallback(keras.callbacks.Callback):
         rate: Fraction of the growable neurons to add at each growth, such as 0.35.
         every: Epochs between growths, or a `keras_grow.Schedule`. Defaults to 50.
         method: Name of a growth method, or an instance. Defaults to "firefly".
-        penalty: A `SimilarityPenalty`, `None` for no penalty, or "default".
+        penalty: A `SimilarityPenalty`, `None` for no penalty, "paper" for that of Sakai and Hotta, or
+            "default".
         max_params: The most trainable parameters that the model may have.
         max_widths: The most channels of any group, or group name -> the most channels.
         verbose: 1 prints a line for each growth, and in a terminal or a notebook a progress bar

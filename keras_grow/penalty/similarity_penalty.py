@@ -179,6 +179,10 @@ class SimilarityPenalty:
         return cls(**config)
 
 
+# Penalties by name.
+PENALTIES = {"default": SimilarityPenalty(), "paper": SimilarityPenalty()}
+
+
 class _Group(NamedTuple):
     """Kernels of equal shape, stacked: columns of shape `(layers, rest, neurons)`, float32."""
 

@@ -219,7 +219,7 @@ def test_gains_are_paired_by_seed(tmp_path):
     assert both["gain"] == pytest.approx([1, 0, 2]) and both["penalty"] == pytest.approx(3)
     assert both["unhelpful"] == 3 and both["similarity"] == 0.2
     text = tables.tables([plain, both])
-    assert "| firefly | - | 3 | 52.00 ± 2.00 | 90.60 | 100 |" in text
+    assert "| firefly | - | 3 | 52.00 ± 2.00 | - | 90.60 | 100 |" in text
     assert "+1.00 ± 0.58 (+1.00 +0.00 +2.00)" in text
 
 
