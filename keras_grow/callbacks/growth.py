@@ -33,7 +33,7 @@ class GrowthCallback(keras.callbacks.Callback):
         rate: Fraction of the growable neurons to add at each growth, such as 0.35.
         every: Epochs between growths, or a `keras_grow.Schedule`. Defaults to 50.
         method: Name of a growth method, or an instance. Defaults to "firefly".
-        penalty: A `SimilarityPenalty`, `None` for no penalty, "paper" for that of Sakai and Hotta, or
+        penalty: A `SimilarityPenalty`, `None` for no penalty, "paper" for Sakai and Hotta's, or
             "default".
         max_params: The most trainable parameters that the model may have.
         max_widths: The most channels of any group, or group name -> the most channels.

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import threading
+import types
 
 import pytest
 from small_cifar import recipe, small_network, write_npz
@@ -107,6 +108,45 @@ def test_every_cell_is_a_command_that_the_recipe_takes(preset, tmp_path):
                     similarity, change = weights.weight, weights.weight_sum
                     assert similarity == (0 if row.setting == "weight_sum" else 1)
                     assert change == (0 if row.setting == "similarity" else 0.01)
+
+
+def test_settings_of_ones_own_are_rows_of_the_kind_that_they_are_for():
+    chosen = ["--only", "vgg16", "net2wider", "static-epochs", "parted", "always", "noisy"]
+    own = {
+        "parted": "--measure energy --per neuron --penalty-weight 0.1",
+        "always": "--static-penalty always --measure angle",
+        "noisy": "--no-penalty --noise 0.5",
+    }
+    settings = [text for name, options in own.items() for text in ("--setting", name, options)]
+    args = tables.parse([*chosen, *settings, "--tables", "1", "--validation-examples", "50"])
+    grown, static = (
+        {row.setting: row for row in args.rows if bool(row.size_of) is of_static}
+        for of_static in (False, True)
+    )
+    assert list(static) == ["always"] and list(grown) == ["parted", "noisy", "neither"]
+    parted, noisy = (
+        cifar.parse(tables.options(grown[name], 0, args, 5)) for name in ("parted", "noisy")
+    )
+    found = cifar.penalty(parted)
+    assert (found.measure, found.per, found.weight) == ("energy", "neuron", 0.1)
+    assert parted.validation_examples == 50
+    assert not noisy.penalty and cifar.method(noisy).noise == 0.5
+
+
+@pytest.mark.parametrize(
+    ("when", "epochs"), [("never", []), ("windows", [2, 4]), ("always", [0, 2, 4])]
+)
+def test_a_network_that_does_not_grow_can_be_penalised(when, epochs):
+    options = f"--epochs 6 --every 2 --penalty-epochs 1 --static-penalty {when}"
+    asked = cifar.parse(["--static", "--width", "4", *options.split()])
+    (penalised,) = cifar.following(asked)
+    armed = []
+    penalised.set_model(types.SimpleNamespace(arm=lambda penalty: armed.append(penalty.epochs)))
+    for epoch in range(6):
+        penalised.on_epoch_begin(epoch)
+        if epoch in epochs:
+            assert armed.pop() == 1
+        assert not armed
 
 
 def test_the_file_holds_what_main_returns(finished):
