@@ -104,7 +104,7 @@ class Row(NamedTuple):
     @property
     def size_of(self) -> Row | None:
         """The grown row whose final size a static row has: `random`, which spreads growth evenly."""
-        return self._replace(method="random", setting="neither") if self.method in STATIC else None
+        return Row(*self[:2], "random", "neither") if self.method in STATIC else None
 
 
 def published() -> dict[Row, tuple[float, float]]:
