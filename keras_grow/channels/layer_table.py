@@ -319,6 +319,7 @@ def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
             walk.reasons[layer.name] = flow.reason_unknown(layer)
         return _of_each(call, flow.unknown(walk, call, inputs))
     inputs = [channels and walk.resolved(channels) for channels in inputs]
+    call, inputs = _without_mask(walk, call, inputs)
     inputs = _entering(walk, row, call, inputs)
     if id(layer) in walk.seen:
         return _of_each(call, _visit_again(walk, call, inputs))
@@ -337,6 +338,18 @@ def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
     if holds:
         _freeze_untouchable(walk, layer, [*inputs, *found])
     return found
+
+
+def _without_mask(walk: Walk, call: Call, inputs: flow.Inputs) -> tuple[Call, flow.Inputs]:
+    """Returns a call without the mask that Keras passes on to it, and the channels without its."""
+    mask = call.named.get("mask")
+    if mask is None:
+        return call, inputs
+    pairs = list(zip(call.inputs, inputs, strict=True))
+    reason = f"`{call.operation.name}` takes them for a mask"
+    walk.freeze([channels for tensor, channels in pairs if tensor is mask], reason)
+    kept = [pair for pair in pairs if pair[0] is not mask]
+    return replace(call, inputs=[t for t, _ in kept]), [channels for _, channels in kept]
 
 
 def _of_each(call: Call, outputs: Any) -> list[Channels | None]:
