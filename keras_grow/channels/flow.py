@@ -6,16 +6,14 @@ it doesn't understand freezes the groups that it touches, with a reason to read.
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import Any
 
 import keras
 
+from keras_grow.channels.joins import Inputs, spans, spelled_out
 from keras_grow.channels.walk import Channels, Walk
-from keras_grow.core.index_maps import Segment
 from keras_grow.core.keras_private import Call
-
-Inputs = list[Channels | None]
 
 
 def last_axis(layer: Any, rank: int) -> int:
@@ -42,19 +40,138 @@ def dense(walk: Walk, call: Call, inputs: Inputs) -> Channels:
 def convolve(walk: Walk, call: Call, inputs: Inputs) -> Channels:
     """Sums over the channels that come in, and puts out new ones along the axis of the format."""
     layer = call.operation
-    outputs = walk.produce(layer, layer.filters, format_axis(layer, _rank(call)))
-    if getattr(layer, "groups", 1) > 1:
-        walk.freeze([*inputs, outputs], f"`{layer.name}` is a grouped convolution")
-    return outputs
+    return walk.produce(layer, layer.filters, format_axis(layer, _rank(call)))
+
+
+def convolve_groups(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
+    """A grouped convolution: whole groups grow, of what comes in and of what goes out.
+
+    So the number of groups grows, each as wide as before. A depthwise convolution that is written
+    as a grouped one is the case of groups of one channel.
+    """
+    channels, layer = inputs[0], call.operation
+    if channels is None:
+        return None
+    groups = walk.in_blocks(channels, channels.width // layer.groups)
+    if groups is None:
+        reason = f"`{layer.name}` takes them in groups that are no whole channels of theirs"
+        return walk.refuse(layer, inputs, reason)
+    walk.carry(layer, groups)
+    walk.sizes.append((layer, "groups", None, groups))
+    return _several(groups, layer.filters // layer.groups)
 
 
 def depthwise(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     """A depthwise convolution: `depth_multiplier` channels out for each one in."""
-    channels, times = carry(walk, call, inputs), call.operation.depth_multiplier
+    channels = carry(walk, call, inputs)
+    return channels and _several(channels, call.operation.depth_multiplier)
+
+
+def separable(walk: Walk, call: Call, inputs: Inputs) -> Channels:
+    """A depthwise convolution, and one of single positions that sums over what it puts out."""
+    layer = call.operation
+    between = inputs[0] and _several(inputs[0], layer.depth_multiplier)
+    outputs = convolve(walk, call, inputs)
+    axes = [(-2, between, "input", 0.0), (-1, outputs, "output", 0.0)]
+    walk.add_variable(layer, "pointwise_kernel", axes, True)
+    return outputs
+
+
+def einsum_dense(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
+    """EinsumDense: channels that come in are summed over, or go through, along one axis.
+
+    New channels lie along the last axis that the equation brings in, unless those that come in go
+    on: channels grow along one axis of a tensor.
+    """
+    channels, layer = inputs[0], call.operation
+    terms, output = layer.equation.replace(" ", "").split("->")
+    before, kernel = terms.split(",")
+    labels_in = spelled_out(before, len(call.inputs[0].shape))
+    labels_out = spelled_out(output, _rank(call))
+    label = None if channels is None else labels_in[channels.axis]
+    if label is not None and label not in (*kernel, *labels_out):
+        reason = f"`{layer.name}` sums over them, and nothing weighs them there"
+        return walk.refuse(layer, inputs, reason)
+    new = [each for each in labels_out if each not in labels_in]
+    axes = []
+    if label in labels_out:
+        made, role = label, "through"
+        outputs = Channels(labels_out.index(label), channels.segments)
+        walk.carry(layer, outputs)
+    else:
+        made, role, outputs = new[-1] if new else None, "output", None
+        axes = [(kernel.find(label) - len(kernel), channels, "input", 0.0)] if label else []
+        if new:
+            axis = labels_out.index(made)
+            outputs = walk.produce(layer, call.outputs[0].shape[axis], axis)
+    if made is not None and made in (*kernel,):
+        axes.append((kernel.find(made) - len(kernel), outputs, role, 0.0))
+    walk.add_variable(layer, "kernel", axes, True)
+    if made is not None and made in (*(layer.bias_axes or ""),):
+        axis = labels_out.index(made) - _rank(call)
+        walk.add_variable(layer, "bias", [(axis, outputs, "output", 0.0)])
+    _note_einsum_size(walk, layer, output.replace("...", ""), made, outputs)
+    return outputs
+
+
+def _note_einsum_size(
+    walk: Walk, layer: Any, output: str, label: Any, outputs: Channels | None
+) -> None:
+    """Notes where a width is written in the shape that an EinsumDense was given."""
+    if label is not None and label in (*output,):
+        index = output.index(label) - len(output)
+        if layer.partial_output_shape[index] is not None:
+            walk.sizes.append((layer, "partial_output_shape", index, outputs))
+
+
+def embed(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
+    """Embedding: a vector for each number that comes in."""
+    layer = call.operation
+    walk.refuse(layer, inputs, f"`{layer.name}` takes them for numbers of rows")
+    return walk.produce(layer, layer.output_dim, last_axis(layer, _rank(call)))
+
+
+def embed_reversibly(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
+    """ReversibleEmbedding: its matrix is also what the channels are multiplied with in the end.
+
+    A copied channel would count twice in the sum, with nothing to weigh it there.
+    """
+    layer = call.operation
+    reason = f"`{layer.name}` also multiplies them with its embeddings"
+    if call.named.get("reverse"):
+        return walk.refuse(layer, inputs, reason)
+    outputs = embed(walk, call, inputs)
+    walk.freeze([outputs], reason)
+    return outputs
+
+
+def normalise_groups(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
+    """GroupNormalization: whole groups grow, each with statistics of its own."""
+    channels, layer = inputs[0], call.operation
     if channels is None:
         return None
-    segments = (s._replace(repeat=s.repeat * times) for s in channels.segments)
-    return Channels(channels.axis, tuple(segments))
+    groups = walk.in_blocks(channels, channels.width // layer.groups)
+    if groups is None:
+        reason = f"`{layer.name}` takes them in groups that are no whole channels of theirs"
+        return walk.refuse(layer, inputs, reason)
+    walk.carry(layer, groups)
+    walk.sizes.append((layer, "groups", None, groups))
+    return walk.resolved(channels)
+
+
+def spectral(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
+    """SpectralNormalization: as the layer within, with a vector of what that one puts out."""
+    layer = call.operation
+    (outputs,) = walk.visit(walk, replace(call, operation=layer.layer), inputs)
+    walk.carry(layer, outputs)
+    if outputs is None or layer.kernel.shape[-1] != outputs.width:
+        reason = f"`{layer.name}` normalises a kernel whose last axis isn't theirs"
+        return walk.refuse(layer, [*inputs, outputs], reason)
+    walk.add_variable(layer, "vector_u", [(-1, outputs, "output", 0.0)])
+    for index, channels in ((-1, outputs), (-2, inputs[0])):
+        if channels is not None:
+            walk.sizes.append((layer, "kernel_shape", index, channels))
+    return outputs
 
 
 def carry(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
@@ -80,15 +197,27 @@ def drop(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
 def rescale(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     """Rescaling: by one number, or by an array of fixed shape."""
     layer = call.operation
-    if any(is_fixed_array(value) for value in (layer.scale, layer.offset)):
+    channels = inputs[0]
+    if channels and any(
+        spans(value, channels.axis - _rank(call)) for value in (layer.scale, layer.offset)
+    ):
         return walk.refuse(layer, inputs, f"`{layer.name}` holds a number for each of them")
     return carry(walk, call, inputs)
 
 
-def slope(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
-    """PReLU: a slope per channel, unless the channel axis is shared."""
+def standardise(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
+    """Normalization: by statistics of fixed shape, of each channel or of all of them."""
     channels, layer = inputs[0], call.operation
-    if channels and channels.axis in (layer.shared_axes or ()):
+    mean = getattr(layer, "mean", None)
+    if channels and (mean is None or spans(mean, channels.axis - _rank(call))):
+        return walk.refuse(layer, inputs, f"`{layer.name}` holds fixed statistics of each of them")
+    return carry(walk, call, inputs)
+
+
+def slope(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
+    """PReLU: a slope per channel, or one for all where the channel axis is shared."""
+    channels, layer = inputs[0], call.operation
+    if channels and channels.axis in (layer.shared_axes or ()) and channels.width == 1:
         return walk.refuse(layer, inputs, f"`{layer.name}` shares its slope between them")
     return carry(walk, call, inputs)
 
@@ -99,12 +228,6 @@ def pool_globally(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     if channels is None or call.operation.keepdims:
         return channels
     return Channels(1, channels.segments)
-
-
-def mix(walk: Walk, call: Call, inputs: Inputs) -> None:
-    """Makes each channel depend on all of them."""
-    layer = call.operation
-    return walk.refuse(layer, inputs, f"`{layer.name}` ({type(layer).__name__}) mixes channels")
 
 
 def unknown(walk: Walk, call: Call, inputs: Inputs) -> None:
@@ -120,85 +243,10 @@ def reason_unknown(operation: Any) -> str:
     return f"what `{operation.name}` ({kind}) does to its channels isn't known"
 
 
-def flatten(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
-    """Lays out the channels once per position, or each of them once for all positions."""
-    channels, layer = inputs[0], call.operation
-    if channels is None:
-        return None
-    shape = call.inputs[0].shape
-    positions = [size for axis, size in enumerate(shape) if axis not in (0, channels.axis)]
-    last = channels.axis == len(shape) - 1
-    # Flatten moves the channels of "channels_first" to the end before it flattens.
-    moved = getattr(layer, "data_format", None) == "channels_first" and channels.axis == 1
-    if None in positions or not (last or moved or channels.axis == 1):
-        return walk.refuse(layer, inputs, f"`{layer.name}` flattens a shape that is not known")
-    walk.carry(layer, channels)
-    count = math.prod(positions)
-    if last or moved:
-        return Channels(1, channels.segments * count)
-    return Channels(1, tuple(s._replace(repeat=s.repeat * count) for s in channels.segments))
-
-
-def reshape(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
-    """Understood where it flattens everything or keeps the last axis."""
-    channels, layer = inputs[0], call.operation
-    if channels is None:
-        return None
-    before, after = call.inputs[0].shape, call.outputs[0].shape
-    if len(after) == 2:
-        return flatten(walk, call, inputs)
-    if channels.axis != len(before) - 1 or before[-1] != after[-1]:
-        return walk.refuse(layer, inputs, f"`{layer.name}` reshapes the channel axis")
-    walk.carry(layer, channels)
-    return Channels(len(after) - 1, channels.segments)
-
-
-def permute(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
-    """Moves the channels to another axis."""
-    channels, layer = inputs[0], call.operation
-    if channels is None:
-        return None
-    walk.carry(layer, channels)
-    return Channels(1 + tuple(layer.dims).index(channels.axis), channels.segments)
-
-
-def join(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
-    """Addition and its kin: channel i of one input meets channel i of the other."""
-    layer, name = call.operation, call.operation.name
-    ranks = {len(tensor.shape) for tensor in call.inputs}
-    if len(ranks) > 1 or any(is_fixed_array(argument) for argument in call.arguments):
-        return walk.refuse(layer, inputs, f"`{name}` joins them with an array of fixed shape")
-    tied = walk.tie(inputs, f"`{name}` joins them with channels that can't grow alike")
-    walk.carry(layer, tied)
-    return tied
-
-
-def concatenate(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
-    """Lays the channels side by side."""
-    known = [channels for channels in inputs if channels is not None]
-    if not known:
-        return None
-    layer = call.operation
-    axis = argument_axis(layer, _rank(call))
-    if any(channels.axis != axis for channels in known):
-        tied = walk.tie(inputs, f"`{layer.name}` joins them along another axis")
-        walk.carry(layer, tied)
-        return tied
-    segments: tuple[Segment, ...] = ()
-    for tensor, channels in zip(call.inputs, inputs, strict=True):
-        fixed = (Segment(None, tensor.shape[axis]),)
-        segments += fixed if channels is None else channels.segments
-    outputs = Channels(axis, segments)
-    walk.carry(layer, outputs)
-    return outputs
-
-
-def is_fixed_array(value: Any) -> bool:
-    """Tells whether a value is a constant with more than one entry."""
-    if isinstance(value, (list, tuple)):
-        return len(value) > 1
-    symbolic = isinstance(value, keras.KerasTensor)
-    return not symbolic and math.prod(getattr(value, "shape", ())) > 1
+def _several(channels: Channels, times: int) -> Channels:
+    """Returns channels of which each has so many times as many positions in a row."""
+    segments = (s._replace(repeat=s.repeat * times) for s in channels.segments)
+    return Channels(channels.axis, tuple(segments))
 
 
 def _rank(call: Call) -> int:

@@ -48,7 +48,11 @@ class VariableChannels:
         """What the layer draws the variable from, or `None`."""
         path, _, name = self.name.rpartition(".")
         holder = attribute_at(self.layer, path) if path else self.layer
-        names = (f"{name}_initializer", "depthwise_initializer")
+        names = (
+            f"{name}_initializer",
+            f"{name.removesuffix('_kernel')}_initializer",
+            "depthwise_initializer",
+        )
         return next((getattr(holder, each) for each in names if hasattr(holder, each)), None)
 
 
@@ -57,7 +61,7 @@ class LayerSize:
     """An attribute of a layer that holds how many channels it puts out, and which they are.
 
     Attributes:
-        layer: The layer.
+        layer: The layer, or the operation.
         attribute: Name of the attribute.
         index: Where the number lies in it, counted from the end, if it is a shape.
         segments: The channels.
@@ -151,12 +155,11 @@ def find_groups(model: keras.Model) -> ChannelGraph:
     Returns:
         The groups, growable or frozen, and the variables that they run through.
     """
-    walk = Walk()
+    walk = Walk(visit)
     for call in keras_private.calls_of(model):
         inputs = [walk.maps.get(id(tensor)) for tensor in call.inputs]
-        outputs = visit(walk, call, inputs)
-        for tensor in call.outputs:
-            walk.maps[id(tensor)] = outputs
+        for tensor, channels in zip(call.outputs, visit(walk, call, inputs), strict=True):
+            walk.maps[id(tensor)] = channels
     for tensor in model.outputs:
         walk.freeze([walk.maps.get(id(tensor))], "it is an output of the model")
     return _finish(model, walk)
@@ -177,10 +180,10 @@ def count_weights(variables: Iterable[keras.Variable]) -> int:
 
 def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
     """Turns the state of a finished walk into values."""
-    roots = dict.fromkeys(walk.root(number) for number in range(len(walk.spaces)))
+    roots = {walk.root(number) for number in range(len(walk.spaces))}.difference(walk.parts)
+    spaces = sorted((walk.spaces[number] for number in roots), key=lambda space: space.order)
     groups = {}
-    for number in roots:
-        space = walk.spaces[number]
+    for space in spaces:
         name = space.name
         groups[name] = ChannelGroup(
             name, space.width, tuple(space.layers), tuple(space.producers), space.reason

@@ -15,7 +15,8 @@ import keras
 from keras import layers as kl
 
 from keras_grow import layers as growable
-from keras_grow.channels import flow, products
+from keras_grow.channels import flow, joins, moves, products
+from keras_grow.channels.operations import OPERATIONS
 from keras_grow.channels.walk import Channels, Walk
 from keras_grow.core.keras_private import Call
 
@@ -25,13 +26,6 @@ ELEMENTWISE = frozenset(
     "linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink softplus softsign "
     "sparse_plus sparse_sigmoid squareplus swish tanh tanh_shrink threshold".split()
 )
-# The same as symbolic operations (`keras.ops.relu(x)` in a Functional model).
-_ELEMENTWISE_OPERATIONS = frozenset(
-    "Celu Elu Gelu HardShrink HardSigmoid HardSilu HardTanh LeakyRelu LogSigmoid Mish Relu Relu6 "
-    "Selu Sigmoid Silu SoftShrink Softplus Softsign Squareplus Tanh TanhShrink Threshold Abs "
-    "Negative Square Exp Cast".split()
-)
-_JOINING_OPERATIONS = frozenset("Add Subtract Multiply Maximum Minimum".split())
 
 
 @dataclass(frozen=True)
@@ -42,6 +36,8 @@ class Axes:
         output: Axis of the channels that the layer puts out.
         input: Axis of the channels that the layer takes in, and sums over.
         through: Axis of the channels that the layer takes in and treats one by one.
+        made: Axis of the channels that the layer puts out, where it makes each of some that it
+            takes in, and of no others.
         fresh: Value that stands for "no effect" in a fresh channel.
         blocks: How many times the channels that the layer puts out lie side by side along their
             axis, as those of the gates of a recurrent layer do.
@@ -52,6 +48,7 @@ class Axes:
     output: int | None = None
     input: int | None = None
     through: int | None = None
+    made: int | None = None
     fresh: float = 0.0
     blocks: int = 1
     kernel: bool = False
@@ -62,7 +59,8 @@ class Row:
     """What is known of a layer type.
 
     Attributes:
-        flow: Maps the channels that come in to those that go out.
+        flow: Maps the channels that come in to those that go out: of all outputs, or a list with
+            those of each.
         axis: Which axis of its input the layer takes its channels from, given the layer and the
             rank; `None` where the axis is all one to it.
         variables: Name of each variable that channels run through (or its path of attributes:
@@ -71,17 +69,19 @@ class Row:
             entry of a shape.
         multiply_adds: How many multiply-adds a call takes per example, given the layer and the
             numbers of elements that go in and come out; `None` for a layer without matrices.
+        grouped: The row of the layer where its `groups` are several.
         twin: The layer's growable kind.
         acts_as: What the layer is to a neuron: "linear" (it makes the neuron), "activation" (it
             acts on each channel alone), "normalisation" or "idle" (it changes nothing when the
             network isn't trained).
     """
 
-    flow: Callable[[Walk, Call, flow.Inputs], Channels | None]
+    flow: Callable[[Walk, Call, flow.Inputs], Channels | list[Channels | None] | None]
     axis: Callable[[Any, int], int] | None = None
     variables: Mapping[str, Axes] = field(default_factory=dict)
     size: str | None = None
     multiply_adds: Callable[[Any, int, int], int] | None = None
+    grouped: Row | None = None
     twin: type | None = None
     acts_as: Literal["linear", "activation", "normalisation", "idle"] | None = None
 
@@ -94,12 +94,20 @@ _DENSE = Row(
     multiply_adds=products.dense,
     acts_as="linear",
 )
+_GROUPED_CONVOLUTION = Row(
+    flow.convolve_groups,
+    axis=flow.format_axis,
+    variables={"kernel": Axes(made=-1, kernel=True), "bias": Axes(output=-1)},
+    size="filters",
+    multiply_adds=products.convolution,
+)
 _CONVOLUTION = Row(
     flow.convolve,
     axis=flow.format_axis,
     variables={"kernel": Axes(input=-2, output=-1, kernel=True), "bias": Axes(output=-1)},
     size="filters",
     multiply_adds=products.convolution,
+    grouped=_GROUPED_CONVOLUTION,
     acts_as="linear",
 )
 _TRANSPOSED_CONVOLUTION = Row(
@@ -115,7 +123,19 @@ _DEPTHWISE_CONVOLUTION = Row(
     variables={"kernel": Axes(through=-2, kernel=True), "bias": Axes(output=-1)},
     multiply_adds=products.depthwise_convolution,
 )
-_SEPARABLE_CONVOLUTION = Row(flow.unknown, multiply_adds=products.separable_convolution)
+_SEPARABLE_CONVOLUTION = Row(
+    flow.separable,
+    axis=flow.format_axis,
+    variables={"depthwise_kernel": Axes(through=-2, kernel=True), "bias": Axes(output=-1)},
+    size="filters",
+    multiply_adds=products.separable_convolution,
+)
+_EMBEDDING = Row(
+    flow.embed,
+    variables={"embeddings": Axes(output=-1, kernel=True)},
+    size="output_dim",
+    multiply_adds=products.none,
+)
 _BATCH_NORMALIZATION = Row(
     flow.carry,
     axis=flow.argument_axis,
@@ -137,8 +157,25 @@ _DROPOUT = Row(flow.drop, size="noise_shape", acts_as="idle")
 _SPATIAL_DROPOUT = Row(flow.carry, axis=flow.format_axis, acts_as="idle")
 _POSITIONS = Row(flow.carry, axis=flow.format_axis)
 _GLOBAL_POOLING = Row(flow.pool_globally, axis=flow.format_axis)
-_MIXING = Row(flow.mix, multiply_adds=products.none)
-_JOIN = Row(flow.join)
+_ALONG_AN_AXIS = Row(joins.along_an_axis, multiply_adds=products.none)
+_JOIN = Row(joins.join)
+# Of these there is one for each number of dimensions: `MaxPooling1D`, `2D`, `3D`.
+_OF_EACH_RANK = {
+    "SpatialDropout": _SPATIAL_DROPOUT,
+    "MaxPooling": _POSITIONS,
+    "AveragePooling": _POSITIONS,
+    "ZeroPadding": _POSITIONS,
+    "UpSampling": _POSITIONS,
+    "Cropping": _POSITIONS,
+    "GlobalAveragePooling": _GLOBAL_POOLING,
+    "GlobalMaxPooling": _GLOBAL_POOLING,
+}
+# Preprocessing that does the same to each channel. Not in every Keras 3.
+_PICTURES = (
+    "CenterCrop RandomBrightness RandomContrast RandomCrop RandomElasticTransform RandomErasing "
+    "RandomFlip RandomGaussianBlur RandomInvert RandomPerspective RandomRotation RandomSharpness "
+    "RandomShear RandomTranslation RandomZoom Resizing"
+)
 
 ROWS: dict[type, Row] = {
     kl.Dense: replace(_DENSE, twin=growable.GrowableDense),
@@ -170,60 +207,53 @@ ROWS: dict[type, Row] = {
     kl.GaussianNoise: _IDLE,
     kl.Dropout: _DROPOUT,
     kl.AlphaDropout: _DROPOUT,
-    kl.SpatialDropout1D: _SPATIAL_DROPOUT,
-    kl.SpatialDropout2D: _SPATIAL_DROPOUT,
-    kl.SpatialDropout3D: _SPATIAL_DROPOUT,
     kl.Rescaling: Row(flow.rescale),
-    kl.Resizing: _POSITIONS,
-    kl.MaxPooling1D: _POSITIONS,
-    kl.MaxPooling2D: _POSITIONS,
-    kl.MaxPooling3D: _POSITIONS,
-    kl.AveragePooling1D: _POSITIONS,
-    kl.AveragePooling2D: _POSITIONS,
-    kl.AveragePooling3D: _POSITIONS,
-    kl.ZeroPadding1D: _POSITIONS,
-    kl.ZeroPadding2D: _POSITIONS,
-    kl.ZeroPadding3D: _POSITIONS,
-    kl.UpSampling1D: _POSITIONS,
-    kl.UpSampling2D: _POSITIONS,
-    kl.UpSampling3D: _POSITIONS,
-    kl.Cropping1D: _POSITIONS,
-    kl.Cropping2D: _POSITIONS,
-    kl.Cropping3D: _POSITIONS,
-    kl.GlobalAveragePooling1D: _GLOBAL_POOLING,
-    kl.GlobalAveragePooling2D: _GLOBAL_POOLING,
-    kl.GlobalAveragePooling3D: _GLOBAL_POOLING,
-    kl.GlobalMaxPooling1D: _GLOBAL_POOLING,
-    kl.GlobalMaxPooling2D: _GLOBAL_POOLING,
-    kl.GlobalMaxPooling3D: _GLOBAL_POOLING,
-    kl.Flatten: Row(flow.flatten),
-    kl.Reshape: Row(flow.reshape, size="target_shape"),
-    kl.Permute: Row(flow.permute),
+    kl.Flatten: Row(moves.flatten),
+    kl.Reshape: Row(moves.reshape, size="target_shape"),
+    kl.Permute: Row(moves.move),
+    kl.RepeatVector: Row(moves.repeat_vector),
     kl.Add: _JOIN,
     kl.Subtract: _JOIN,
     kl.Multiply: _JOIN,
     kl.Average: _JOIN,
     kl.Maximum: _JOIN,
     kl.Minimum: _JOIN,
-    kl.Concatenate: Row(flow.concatenate),
-    kl.LayerNormalization: _MIXING,
-    kl.GroupNormalization: _MIXING,
-    kl.UnitNormalization: _MIXING,
-    kl.Softmax: _MIXING,
-    kl.Normalization: Row(flow.unknown, multiply_adds=products.none),
-    kl.Embedding: Row(flow.unknown, multiply_adds=products.none),
+    kl.Concatenate: Row(moves.concatenate),
+    kl.Dot: Row(joins.dot),
+    kl.LayerNormalization: _ALONG_AN_AXIS,
+    kl.GroupNormalization: Row(
+        flow.normalise_groups,
+        axis=flow.argument_axis,
+        variables={"gamma": Axes(through=-1, fresh=1.0), "beta": Axes(through=-1)},
+        multiply_adds=products.none,
+    ),
+    kl.UnitNormalization: _ALONG_AN_AXIS,
+    kl.SpectralNormalization: Row(flow.spectral),
+    kl.Softmax: _ALONG_AN_AXIS,
+    kl.Masking: Row(joins.mix),
+    kl.Normalization: Row(flow.standardise, multiply_adds=products.none),
+    kl.EinsumDense: Row(flow.einsum_dense, multiply_adds=products.einsum_dense, acts_as="linear"),
+    kl.Embedding: _EMBEDDING,
 }
+ROWS |= {getattr(kl, f"{name}{n}D"): row for name, row in _OF_EACH_RANK.items() for n in (1, 2, 3)}
+ROWS |= {getattr(kl, name): _POSITIONS for name in _PICTURES.split() if hasattr(kl, name)}
+for _name, _row in {  # not in every Keras 3
+    "ReversibleEmbedding": replace(_EMBEDDING, flow=flow.embed_reversibly),
+    "RMSNormalization": _ALONG_AN_AXIS,
+}.items():
+    if hasattr(kl, _name):
+        ROWS[getattr(kl, _name)] = _row
 ROWS |= {row.twin: row for row in ROWS.values() if row.twin}
+_OPERATION_ROWS = {name: Row(**fields) for name, fields in OPERATIONS.items()}
 
 
 def row_of(operation: Any) -> Row | None:
     """Returns the row of an operation's type, or `None` where the table has none."""
-    if isinstance(operation, kl.Layer):
-        return ROWS.get(type(operation))
-    name = type(operation).__name__
-    if name in _ELEMENTWISE_OPERATIONS:
-        return _ACTIVATION
-    return _JOIN if name in _JOINING_OPERATIONS else None
+    if not isinstance(operation, kl.Layer):
+        return _OPERATION_ROWS.get(type(operation).__name__)
+    row = ROWS.get(type(operation))
+    several = row is not None and row.grouped and operation.groups > 1
+    return row.grouped if several else row
 
 
 def acts_as(operation: Any) -> str | None:
@@ -281,28 +311,50 @@ def register_layer(kind: type, like: type) -> None:
     ROWS[kind] = replace(row, twin=kind if grows else None)
 
 
-def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None:
-    """Takes one call into a walk, and returns the channels of its outputs."""
+def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
+    """Takes one call into a walk, and returns the channels of each of its outputs."""
     layer, row = call.operation, row_of(call.operation)
     if row is None:
         if getattr(layer, "trainable_weights", ()):  # nothing in it grows, whatever comes in
             walk.reasons[layer.name] = flow.reason_unknown(layer)
-        return flow.unknown(walk, call, inputs)
+        return _of_each(call, flow.unknown(walk, call, inputs))
+    inputs = [channels and walk.resolved(channels) for channels in inputs]
+    call, inputs = _without_mask(walk, call, inputs)
     inputs = _entering(walk, row, call, inputs)
     if id(layer) in walk.seen:
-        return _visit_again(walk, call, inputs)
-    outputs = row.flow(walk, call, inputs)
+        return _of_each(call, _visit_again(walk, call, inputs))
+    variables = len(walk.variables)
+    found = _of_each(call, row.flow(walk, call, inputs))
+    outputs = found[0]
     reason = _activation_reason(layer)
     if reason:
-        walk.freeze([outputs], reason)
-    if row.variables or getattr(layer, row.size or "", None) is not None:
+        walk.freeze(found, reason)
+    holds = row.variables or len(walk.variables) > variables
+    if holds or getattr(layer, row.size or "", None) is not None:
         walk.seen[id(layer)] = (inputs, outputs, _rank(call))
     _note_size(walk, layer, row, outputs, _rank(call))
     for name, axes in row.variables.items():
         walk.add_variable(layer, name, _along(axes, inputs[0], outputs), axes.kernel)
-    if row.variables:
-        _freeze_untouchable(walk, layer, [*inputs, outputs])
-    return outputs
+    if holds:
+        _freeze_untouchable(walk, layer, [*inputs, *found])
+    return found
+
+
+def _without_mask(walk: Walk, call: Call, inputs: flow.Inputs) -> tuple[Call, flow.Inputs]:
+    """Returns a call without the mask that Keras passes on to it, and the channels without its."""
+    mask = call.named.get("mask")
+    if mask is None:
+        return call, inputs
+    pairs = list(zip(call.inputs, inputs, strict=True))
+    reason = f"`{call.operation.name}` takes them for a mask"
+    walk.freeze([channels for tensor, channels in pairs if tensor is mask], reason)
+    kept = [pair for pair in pairs if pair[0] is not mask]
+    return replace(call, inputs=[t for t, _ in kept]), [channels for _, channels in kept]
+
+
+def _of_each(call: Call, outputs: Any) -> list[Channels | None]:
+    """Returns the channels of each output, where a flow has said those of all."""
+    return outputs if isinstance(outputs, list) else [outputs] * len(call.outputs)
 
 
 def _entering(walk: Walk, row: Row, call: Call, inputs: flow.Inputs) -> flow.Inputs:
@@ -352,6 +404,7 @@ def _along(axes: Axes, inputs: Channels | None, outputs: Channels | None) -> lis
             (axes.output, outputs, "output"),
             (axes.input, inputs, "input"),
             (axes.through, inputs, "through"),
+            (axes.made, outputs, "through"),
         )
         if axis is not None
     ]

@@ -36,6 +36,13 @@ def separable_convolution(layer: Any, inputs: int, outputs: int) -> int:
     return weights * positions
 
 
+def einsum_dense(layer: Any, inputs: int, outputs: int) -> int:
+    """Each output is a sum over the axes of the kernel that it doesn't have."""
+    terms, output = layer.equation.replace(" ", "").split("->")
+    sizes = zip(terms.split(",")[1], layer.kernel.shape, strict=True)
+    return math.prod(size for label, size in sizes if label not in output) * outputs
+
+
 def none(layer: Any, inputs: int, outputs: int) -> int:
     """Weights with several axes, but one use of each per element; a look-up."""
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,14 +54,25 @@ class _Space:
         self.producers: list[str] = []
         self.name = ""
         self.reason: str | None = None
+        self.order = 0  # among the groups of the model
+
+    def absorb(self, other: _Space) -> None:
+        """Takes on what is known of another space: both are the same channels."""
+        one, two = (self, other) if self.order < other.order else (other, self)
+        self.layers = list(dict.fromkeys([*one.layers, *two.layers]))
+        self.producers = list(dict.fromkeys([*one.producers, *two.producers]))
+        self.reason = self.reason or other.reason
 
 
 class Walk:
     """The state of one walk: the spaces, which of them are one group, and the maps so far."""
 
-    def __init__(self):
+    def __init__(self, visit: Callable):
+        self.visit = visit  # takes a call into the walk: of a layer within another, too
         self.spaces: list[_Space] = []
         self.parents: list[int] = []
+        # Spaces that turned out to be made of channels of others -> those, in their order.
+        self.parts: dict[int, tuple[Segment, ...]] = {}
         self.maps: dict[int, Channels | None] = {}
         self.variables: list[tuple[Any, str, list[tuple], bool]] = []
         # Layers that can't be called on channels of another number: inputs, outputs, rank.
@@ -73,13 +84,19 @@ class Walk:
         self, layer: keras.layers.Layer, width: int, axis: int, part: str | None = None
     ) -> Channels:
         """Opens a new space of channels, which get a name of their own where `part` says so."""
-        space = _Space(width)
+        number = self._open(width)
+        space = self.spaces[number]
         space.layers.append(layer.name)
         space.producers.append(layer.name)
         space.name = layer.name if part is None else f"{layer.name}/{part}"
+        return Channels(axis, (Segment(number, width),))
+
+    def _open(self, width: int) -> int:
+        space = _Space(width)
+        space.order = len(self.spaces)
         self.spaces.append(space)
-        self.parents.append(len(self.parents))
-        return Channels(axis, (Segment(len(self.spaces) - 1, width),))
+        self.parents.append(space.order)
+        return space.order
 
     def root(self, space: int) -> int:
         """Returns the space that stands for a space's whole group."""
@@ -91,10 +108,77 @@ class Walk:
         """Returns the groups along a map."""
         if channels is None:
             return []
-        numbers = dict.fromkeys(
-            self.root(s.group) for s in channels.segments if s.group is not None
-        )
+        segments = self.resolved(channels).segments
+        numbers = dict.fromkeys(s.group for s in segments if s.group is not None)
         return [self.spaces[number] for number in numbers]
+
+    def resolved(self, channels: Channels) -> Channels:
+        """Returns channels with the spaces that they are known to consist of by now."""
+        return Channels(channels.axis, self._resolve(channels.segments))
+
+    def _resolve(self, segments: Iterable[Segment]) -> tuple[Segment, ...]:
+        result: list[Segment] = []
+        for segment in segments:
+            root = None if segment.group is None else self.root(segment.group)
+            if root in self.parts:
+                parts = self._resolve(self.parts[root])
+                result += [p._replace(repeat=p.repeat * segment.repeat) for p in parts]
+            else:
+                result.append(segment._replace(group=root))
+        return tuple(result)
+
+    def in_blocks(self, channels: Channels, size: int) -> Channels | None:
+        """Makes whole blocks of some positions in a row grow together, each of them a channel.
+
+        Returns:
+            The blocks, as channels, one position each; `None` where channels don't lie so.
+        """
+        while True:
+            segments = self.resolved(channels).segments
+            if any(s.group is None and s.width * s.repeat % size for s in segments):
+                return None
+            rest = [s for s in segments if s.group is not None and s.repeat % size]
+            if not rest:
+                return Channels(channels.axis, tuple(_fewer(s, size) for s in segments))
+            group, width, repeat = rest[0]
+            if size % repeat or width % (size // repeat):
+                return None
+            times = size // repeat
+            self._refine(
+                group, (Segment(self._part_of(group, width // times), width // times, times),)
+            )
+
+    def in_parts(self, channels: Channels, count: int) -> tuple[Segment, ...] | None:
+        """Makes channel i of each of some equal parts, side by side, grow with that of the others.
+
+        Returns:
+            The channels of one part; `None` where they don't lie so.
+        """
+        segments = self.resolved(channels).segments
+        length, rest = divmod(len(segments), count)
+        if not rest and segments == segments[:length] * count:
+            return segments[:length]
+        times, rest = divmod(count, len(segments))
+        group, width, _ = segments[0]
+        if rest or group is None or width % times or len(set(segments)) > 1:
+            return None
+        part = Segment(self._part_of(group, width // times), width // times)
+        self._refine(group, (part,) * times)
+        return (part._replace(repeat=segments[0].repeat),)
+
+    def _part_of(self, space: int, width: int) -> int:
+        """Opens a space of which another one is made: it takes its name and its place."""
+        number = self._open(width)
+        part, whole = self.spaces[number], self.spaces[space]
+        part.name, part.order = whole.name, whole.order
+        return number
+
+    def _refine(self, space: int, parts: tuple[Segment, ...]) -> None:
+        """Notes that a space is made of channels of others."""
+        whole = self.spaces[space]
+        self.parts[space] = parts
+        for part in self.spaces_of(Channels(0, parts)):
+            part.absorb(whole)
 
     def freeze(self, maps: Iterable[Channels | None], reason: str) -> None:
         """Keeps every group along the maps at its width. The first reason is kept."""
@@ -121,18 +205,36 @@ class Walk:
         if not known:
             return None
         first = known[0]
-        same_shape = all(
-            channels.axis == first.axis
-            and [s[1:] for s in channels.segments] == [s[1:] for s in first.segments]
-            for channels in known
-        )
-        if len(known) < len(maps) or not same_shape:
+        alike = len(known) == len(maps) and all(c.axis == first.axis for c in known)
+        if not alike or not all(self._tie(first, other, reason) for other in known[1:]):
             self.freeze(known, reason)
             return None
-        for other in known[1:]:
-            for a, b in zip(first.segments, other.segments, strict=True):
-                self._unite(a.group, b.group, reason)
-        return first
+        return self.resolved(first)
+
+    def _tie(self, first: Channels, second: Channels, reason: str) -> bool:
+        """Makes two maps one and the same, if they can be."""
+        if not self._align(first, second):
+            return False
+        pairs = zip(self.resolved(first).segments, self.resolved(second).segments, strict=True)
+        for a, b in pairs:
+            self._unite(a.group, b.group, reason)
+        return True
+
+    def _align(self, first: Channels, second: Channels) -> bool:
+        """Makes two maps lie alike: where a space stands over several of the other, it is them."""
+        a, b = self.resolved(first).segments, self.resolved(second).segments
+        number = next(
+            (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x[1:] != y[1:]), None
+        )
+        if number is None:
+            return len(a) == len(b)
+        for whole, others in ((a[number], b[number:]), (b[number], a[number:])):
+            run = _first_of_length(others, whole.width)
+            inside = whole.group in {segment.group for segment in run or ()}
+            if whole.repeat == 1 and whole.group is not None and run and not inside:
+                self._refine(whole.group, run)
+                return self._align(first, second)
+        return False
 
     def _unite(self, a: int | None, b: int | None, reason: str) -> None:
         if a is None or b is None:
@@ -143,25 +245,53 @@ class Walk:
         a, b = sorted((self.root(a), self.root(b)))
         if a == b:
             return
-        kept, gone = self.spaces[a], self.spaces[b]
+        if self.spaces[b].order < self.spaces[a].order:
+            a, b = b, a
         self.parents[b] = a
-        kept.layers += [name for name in gone.layers if name not in kept.layers]
-        kept.producers += [name for name in gone.producers if name not in kept.producers]
-        kept.reason = kept.reason or gone.reason
+        self.spaces[a].absorb(self.spaces[b])
 
     def add_variable(
-        self, layer, name: str, axes: list[tuple[int, Channels, str, float]], is_kernel: bool
+        self,
+        layer: Any,
+        name: str,
+        axes: list[tuple[int, Channels | None, str, float]],
+        is_kernel: bool = False,
     ) -> None:
         """Notes that channels run through a variable: (axis, channels, role, fresh value) each."""
+        variable = attribute_at(layer, name)
         # With LoRA or quantized, `kernel` is computed: the layer is frozen, and nothing is to do.
-        if isinstance(attribute_at(layer, name), keras.Variable):
-            self.variables.append((layer, name, axes, is_kernel))
+        if not isinstance(variable, keras.Variable):
+            return
+        # One entry along an axis is for all of them.
+        axes = [
+            (axis, channels, *rest)
+            for axis, channels, *rest in axes
+            if channels is None or variable.shape[axis] != 1 or channels.width == 1
+        ]
+        self.variables.append((layer, name, axes, is_kernel))
 
     def named(self, segments: Iterable[Segment]) -> tuple[Segment, ...]:
         """Replaces the numbers of spaces by the names of groups."""
         return tuple(
             segment
             if segment.group is None
-            else segment._replace(group=self.spaces[self.root(segment.group)].name)
-            for segment in segments
+            else segment._replace(group=self.spaces[segment.group].name)
+            for segment in self._resolve(segments)
         )
+
+
+def _fewer(segment: Segment, times: int) -> Segment:
+    """Returns a segment of which so many positions in a row count as one."""
+    if segment.group is None:
+        return Segment(None, segment.width * segment.repeat // times)
+    return segment._replace(repeat=segment.repeat // times)
+
+
+def _first_of_length(segments: Iterable[Segment], length: int) -> tuple[Segment, ...] | None:
+    """Returns the first segments, as far as they have together a number of positions."""
+    run: list[Segment] = []
+    for segment in segments:
+        run.append(segment)
+        if length_at(run, {}) >= length:
+            break
+    return tuple(run) if length_at(run, {}) == length else None

@@ -119,6 +119,18 @@ def channel_numbers(segments: Sequence[Segment], group: str, width: int) -> np.n
     return np.concatenate([np.repeat(np.arange(width), s.repeat) for s in run])
 
 
+def holds_once(segments: Sequence[Segment], group: str) -> bool:
+    """Tells whether an axis holds the channels of a group, each at one position, and no others.
+
+    Example:
+
+    >>> from keras_grow.core.index_maps import Segment, holds_once
+    >>> holds_once((Segment("a", 3),), "a"), holds_once((Segment("a", 3, repeat=2),), "a")
+    (True, False)
+    """
+    return len(segments) == 1 and segments[0].group == group and segments[0].repeat == 1
+
+
 def positions_by_channel(segments: Sequence[Segment], group: str, width: int) -> np.ndarray:
     """Returns where each channel lies in its group's run, at a width of the group.
 

@@ -168,11 +168,7 @@ def _swap_in(
     model, optimizers = models[0], _optimizers(models)
     slots = [slot for o in optimizers for slot in widen_slots(o, variables, chosen)]
     values = [(item.variable, item.after) for item in variables] + slots
-    sizes = [
-        (size, _resized(size, chosen))
-        for size in graph.sizes
-        if any(s.group in chosen for s in size.segments)
-    ]
+    sizes = [size for size in graph.sizes if any(s.group in chosen for s in size.segments)]
     parts = [part for o in optimizers for part in keras_private.optimizers_of(o)]
     undo.callback(keras_private.forget_compiled_functions, model)
     undo.callback(keras_private.refresh_shapes, model)
@@ -184,9 +180,10 @@ def _swap_in(
             before.append(keras_private.hold(variable))
             undo.callback(keras_private.put_back, before[-1])
             keras_private.resize(variable, value)
-    for size, value in sizes:
-        undo.callback(setattr, size.layer, size.attribute, getattr(size.layer, size.attribute))
-        setattr(size.layer, size.attribute, value)
+    for size in sizes:
+        present = getattr(size.layer, size.attribute)
+        undo.callback(keras_private.set_argument, size.layer, size.attribute, present)
+        keras_private.set_argument(size.layer, size.attribute, _resized(size, chosen))
     for part in parts:
         keras_private.rekey(part)
     keras_private.refresh_shapes(model)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_grow.layers import Growable
+from keras_grow.channels.layer_table import row_of
 from keras_grow.penalty.similarity import pair_similarities
 from keras_grow.plots.curves import curves_of, label_x
 from keras_grow.plots.figure import add_key, draw_curve, labelled_things, new_figure, style_of
@@ -26,9 +26,9 @@ def similarity_histogram(models: Any, layer: int | str | None = None, bins: int 
     Args:
         models: A model, or a mapping from label to a model or to a kernel. A copy of a kernel
             taken before training or growth shows before and after of one model.
-        layer: The growable kernel to draw, counted from 1 in the model's order, or the name of
-            its layer. By default the second growable convolution (or the first kernel, where
-            there are no two convolutions). Kernels given as arrays ignore it.
+        layer: The kernel to draw, counted from 1 in the model's order, or the name of its layer.
+            By default the second convolution (or the first kernel, where there are no two
+            convolutions). Kernels given as arrays ignore it.
         bins: Number of bins from -1 to 1.
 
     Returns:
@@ -85,9 +85,7 @@ def _similarities(thing: Any, layer: int | str | None) -> np.ndarray:
 def _find_kernel(model: keras.Model, layer: int | str | None) -> Any:
     depthwise = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)  # of no neurons
     layers = [e for e in model.layers if hasattr(e, "kernel") and not isinstance(e, depthwise)]
-    growable = [e for e in layers if isinstance(e, Growable) and e.width_argument is not None]
-    # A model of plain Keras layers can be looked at all the same.
-    kernels = {each.name: each.kernel for each in growable or layers}
+    kernels = {each.name: _with_neurons_last(each) for each in layers}
     if not kernels:
         raise ValueError(f"Model {model.name!r} has no layer with a kernel.")
     ordered = list(kernels.values())
@@ -100,6 +98,14 @@ def _find_kernel(model: keras.Model, layer: int | str | None) -> Any:
         return ordered[layer - 1]
     known = ", ".join(f"{number} {name!r}" for number, name in enumerate(kernels, start=1))
     raise ValueError(f"Model {model.name!r} has no such `layer`: {layer!r}. It has: {known}.")
+
+
+def _with_neurons_last(layer: keras.layers.Layer) -> Any:
+    """Returns the kernel of a layer, its neurons along the last axis."""
+    row = row_of(layer)
+    axes = row.variables.get("kernel") if row else None
+    last = axes is None or axes.output in (None, -1)
+    return layer.kernel if last else keras.ops.moveaxis(layer.kernel, axes.output, -1)
 
 
 def similarity_over_time(runs: Any, x: str = "epoch") -> Figure:

@@ -370,8 +370,6 @@ def test_what_nothing_grows_for_is_told():
     converted, built = GrowableModel.from_keras(plain), GrowableModel(plain.input, plain.output)
     for model in (converted, built):
         model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"stay at their widths(.|\n)*an output of the model") as e:
-        converted.grow(0.5, "random")
-    assert "from_keras" not in str(e.value)
-    with pytest.raises(ValueError, match=r"None of its layers is growable(.|\n)*from_keras"):
-        built.grow(0.5, "random")
+    for model in (converted, built):
+        with pytest.raises(ValueError, match=r"stay at their widths(.|\n)*an output of the model"):
+            model.grow(0.5, "random")

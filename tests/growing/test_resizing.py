@@ -243,7 +243,7 @@ def test_pruning_is_a_widening_with_fewer_channels():
     ("widening", "message"),
     [
         (Widening("nowhere", [0]), "can't be widened"),
-        (Widening("head", [0, 1, 2, 2]), "not one of the growable layers"),
+        (Widening("head", [0, 1, 2, 2]), "it is an output of the model"),
         (Widening("a", [0, 4]), "must lie between -1 and 3"),
         (Widening("a", [0, -2]), "must lie between -1 and 3"),
     ],

@@ -71,6 +71,17 @@ def conv_network():
     return GrowableModel(inputs, keras.layers.Dense(2, name="head")(x))
 
 
+def sequence_network():
+    """Other ranks, of plain layers, and kernels whose neurons are not along the last axis."""
+    inputs = keras.Input((5, 2))
+    x = keras.layers.Conv1D(3, 2, activation="softplus", name="a")(inputs)
+    x = keras.layers.EinsumDense("btc,ced->bdte", (2, 4, 2), bias_axes="de", name="b")(x)
+    x = keras.layers.Activation("silu")(x)
+    x = keras.layers.EinsumDense("bdtc,ec->bdte", (2, 4, 2), activation="tanh", name="c")(x)
+    x = keras.layers.Flatten()(x)
+    return GrowableModel(inputs, keras.layers.Dense(2, name="head")(x))
+
+
 def pieces_of(*data):
     return draw_pieces(as_scoring_data(data), len(data[0]), generator())
 
@@ -90,7 +101,7 @@ def explicit_matrices(model, *data):
     for name, layer in layers.items():
         product = products_with(layer, factors[name])
         units = np.eye(layer.dimension)
-        columns = [product(np.tile(unit, (layer.shape[-1], 1))) for unit in units]
+        columns = [product(np.tile(unit, (layer.neurons, 1))) for unit in units]
         matrices[name] = np.stack(columns, axis=-1)
     return matrices
 
@@ -105,11 +116,14 @@ def by_brute_force(model, group, neuron, x, y):
     kernel = copy.get_layer(group).kernel
     signs = np.zeros(width + 1)
     signs[[neuron, width]] = 1, -1
-    t = tf.zeros(int(np.prod(kernel.shape[:-1])), kernel.dtype)
+    axis = find_scorable_layers(copy, find_groups(copy))[group].axis
+    others = [size for number, size in enumerate(kernel.shape) if number - kernel.ndim != axis]
+    t = tf.zeros(int(np.prod(others)), kernel.dtype)
     with tf.GradientTape() as outer, tf.GradientTape() as inner:
         outer.watch(t)
         inner.watch(t)
-        moved = kernel + tf.reshape(t, kernel.shape[:-1])[..., None] * signs
+        moves = tf.reshape(t, others)[..., None] * signs
+        moved = kernel + tf.experimental.numpy.moveaxis(moves, -1, axis)
         with keras.StatelessScope(state_mapping=[(kernel, moved)]):
             predicted = copy(x, training=False)
         loss = copy.compute_loss(x=x, y=y, y_pred=predicted)
@@ -118,7 +132,7 @@ def by_brute_force(model, group, neuron, x, y):
     return outer.jacobian(slope, t).numpy()
 
 
-@pytest.mark.parametrize("build", [dense_network, conv_network])
+@pytest.mark.parametrize("build", [dense_network, conv_network, sequence_network])
 def test_the_matrices_are_the_second_derivatives_of_explicit_splits(build, double):
     model = compiled(randomise(build()))
     x, y = problem(model, 10)

@@ -18,6 +18,7 @@ from keras_grow.core.keras_private.graph import (
     recorded_arguments,
     refresh_shapes,
     run_calls,
+    set_argument,
     standard_inputs,
 )
 from keras_grow.core.keras_private.optimizer import (
@@ -75,6 +76,7 @@ __all__ = [
     "rows_of",
     "run_calls",
     "seed_states",
+    "set_argument",
     "set_first_epoch",
     "slots_of",
     "standard_inputs",

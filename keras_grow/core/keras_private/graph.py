@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +24,14 @@ class Call:
         inputs: The symbolic tensors that it received, in order.
         outputs: The symbolic tensors that it returned.
         arguments: All that was passed, flattened, constants included.
+        named: All that was passed, by the names of the parameters of the operation's `call`.
     """
 
     operation: Any
     inputs: Sequence[keras.KerasTensor]
     outputs: Sequence[keras.KerasTensor]
     arguments: tuple
+    named: Mapping[str, Any]
 
 
 def calls_of(model: keras.Model) -> list[Call]:
@@ -38,13 +41,19 @@ def calls_of(model: keras.Model) -> list[Call]:
     (keras/src/ops/node.py).
     """
     return [
-        Call(node.operation, node.input_tensors, node.outputs, _arguments_of(node))
+        Call(node.operation, node.input_tensors, node.outputs, _arguments_of(node), _named(node))
         for node in _nodes_of(model)
     ]
 
 
 def _arguments_of(node: Any) -> tuple:
     return tuple(keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
+
+
+def _named(node: Any) -> dict[str, Any]:
+    arguments = node.arguments
+    signature = inspect.signature(node.operation.call)
+    return signature.bind_partial(*arguments.args, **arguments.kwargs).arguments
 
 
 def _nodes_of(model: keras.Model) -> list:
@@ -159,6 +168,20 @@ def recorded_arguments(layer: keras.Layer) -> dict[str, Any]:
     return {} if recorded is None else dict(recorded.config)
 
 
+def set_argument(operation: keras.Operation, name: str, value: Any) -> None:
+    """Sets an argument that an operation was made with, also where it was recorded to be saved.
+
+    Relies on `Operation._auto_config` (keras/src/ops/operation.py).
+    """
+    setattr(operation, name, value)
+    recorded = getattr(operation, "_auto_config", None)
+    if recorded is not None and name in recorded.config:
+        recorded = copy.copy(recorded)  # a copy of the operation may hold the same
+        value = keras.saving.serialize_keras_object(value)
+        recorded.config = {**recorded.config, name: value}
+        operation._auto_config = recorded
+
+
 def is_functional(model: keras.Model) -> bool:
     """Tells whether the calls of a model are known: a Functional model, not one within another.
 
@@ -242,3 +265,5 @@ def _refresh_layer(layer: Any, input_shapes: Sequence[tuple]) -> None:
     if built is not None and len(built) == 1 and len(input_shapes) == 1:
         (key,) = built
         built[key] = tuple(input_shapes[0])
+    if isinstance(layer, keras.layers.SpectralNormalization):  # its layer receives the same
+        _refresh_layer(layer.layer, input_shapes)

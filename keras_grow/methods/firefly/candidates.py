@@ -103,7 +103,7 @@ class CandidateNetwork:
             if item.path in trained["directions"]:
                 direction, fresh = trained["directions"][item.path], trained["incoming"][item.path]
                 parts = [direction, -direction, fresh]
-                incoming[item.path] = array_module(fresh).concatenate(parts, axis.axis)
+                incoming[item.path] = _side_by_side(parts, axis, g)
             else:
                 incoming[item.path] = _among_all(carried[item.path], axis, bare)
         for item, axis in self._graph.touching(g.group, "input"):
@@ -203,8 +203,9 @@ def _drawn(
         fresh = _draw_fresh(item, axis, g.fresh, rng)
         if axis.role == "output" and item.is_kernel:
             trained["incoming"][item.path] = fresh
-            direction = rng.normal(size=tuple(item.variable.shape)).astype("float32")
-            trained["directions"][item.path] = direction
+            shape = list(item.variable.shape)
+            shape[axis.axis] = len(channel_numbers(axis.segments, g.group, g.width))
+            trained["directions"][item.path] = rng.normal(size=shape).astype("float32")
         else:
             carried[item.path] = fresh
     for item, axis in graph.touching(g.group, "input"):
@@ -223,6 +224,18 @@ def _among_all(fresh: Any, axis: AxisChannels, widening: Widening) -> Any:
     positions = fresh_positions(axis.segments, widening)
     length = len(channel_numbers(axis.segments, widening.group, widening.width))
     return spread(fresh, positions, length, axis.axis)
+
+
+def _side_by_side(parts: Sequence, axis: AxisChannels, g: GroupCandidates) -> Any:
+    """Lays directions of originals, those of copies and fresh ones out as their channels lie."""
+    xp, n = array_module(parts[0]), g.width
+    first, fresh = (channel_numbers(axis.segments, g.group, width) for width in (n, g.pool))
+    given = np.concatenate([first, n + first, 2 * n + fresh])
+    wanted = channel_numbers(axis.segments, g.group, 2 * n + g.pool)
+    order = np.empty_like(wanted)
+    order[np.argsort(wanted, kind="stable")] = np.argsort(given, kind="stable")
+    joined = xp.concatenate(parts, axis.axis)
+    return joined if np.array_equal(given, wanted) else xp.take(joined, order, axis=axis.axis)
 
 
 def _pick(added: np.ndarray, axis: AxisChannels, whole: Widening, picked: Widening) -> np.ndarray:

@@ -95,7 +95,7 @@ class FreshNorms:
         norm: float,
     ):
         self._bare, self._into, self._carried, self._norm = bare, into, carried, norm
-        self.folded = [each for each in folded if each.kernel in into.columns]
+        self.folded = [each for each in folded if each.kernel in into.once]
         self.places: dict[str, dict[str, Place]] = graph.normalisations(bare.group)
         self._input_means = into.zeros[0]
         self._factors: dict[str, Any] = {}  # normalisation -> gamma / deviation

@@ -11,7 +11,12 @@ import keras
 import numpy as np
 
 from keras_grow.channels.graph import ChannelGraph
-from keras_grow.core.index_maps import gather_index, group_positions, positions_by_channel
+from keras_grow.core.index_maps import (
+    gather_index,
+    group_positions,
+    holds_once,
+    positions_by_channel,
+)
 from keras_grow.core.widening import Widening
 
 Arrays = Mapping[str, np.ndarray]
@@ -30,6 +35,7 @@ class FreshWeights:
     Attributes:
         columns: Path of each kernel -> its columns in the matrix.
         zeros: A matrix of zeros, of shape `(fresh channels, weights of each)`.
+        once: Paths of the kernels that hold the channels at one position each, and no others.
         norm: The mean norm of the present channels' weights; 1 where they are all zero.
     """
 
@@ -44,6 +50,9 @@ class FreshWeights:
             for (item, _), block, end in zip(self._places, present, ends, strict=True)
         }
         self.zeros = np.zeros((np.sum(bare.sources < 0), ends[-1]))
+        self.once = {
+            item.path for item, axis in self._places if holds_once(axis.segments, bare.group)
+        }
         norms = np.linalg.norm(np.concatenate(present, axis=1), axis=1)
         self.norm = float(np.mean(norms)) or 1.0
 

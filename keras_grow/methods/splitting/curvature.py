@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import keras
@@ -18,7 +18,7 @@ from keras_grow.backend import compiled, vjp
 from keras_grow.channels.graph import ChannelGraph
 from keras_grow.channels.layer_table import acts_as
 from keras_grow.core import keras_private
-from keras_grow.core.index_maps import along
+from keras_grow.core.index_maps import along, holds_once
 
 # A kink has no second derivative. It counts as that of a softplus with this beta (Liu, Wu and
 # Wang, 2019), whose bend has the area of the kink.
@@ -150,12 +150,13 @@ class ScorableLayer:
     """A layer whose neurons can be scored, with their activation.
 
     Attributes:
-        layer: The `GrowableDense` or `GrowableConv2D` that produces the neurons.
+        layer: The dense layer, convolution or EinsumDense that produces the neurons.
         inputs: What comes into the layer, symbolically.
         before: What comes into the activation; `None` if it is the layer's own.
         after: What comes out of the activation.
         activation: The activation.
         norms: The batch normalisations between layer and activation.
+        axis: The axis of the neurons in the kernel, counted from the end.
     """
 
     layer: Any
@@ -164,16 +165,27 @@ class ScorableLayer:
     after: keras.KerasTensor
     activation: Callable
     norms: tuple[keras.layers.BatchNormalization, ...] = ()
+    axis: int = -1
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the kernel, neurons last."""
-        return tuple(self.layer.kernel.shape)
+    def neurons(self) -> int:
+        """Number of neurons."""
+        return self.layer.kernel.shape[self.axis]
 
     @property
     def dimension(self) -> int:
         """Number of weights of a neuron."""
-        return int(np.prod(self.shape[:-1]))
+        return int(np.prod(self.layer.kernel.shape)) // self.neurons
+
+    def as_kernel(self, vectors: np.ndarray) -> np.ndarray:
+        """Returns vectors of shape `(neurons, dimension)` as a kernel."""
+        shape = list(self.layer.kernel.shape)
+        neurons = shape.pop(self.axis)
+        return np.moveaxis(vectors.T.reshape(*shape, neurons), -1, self.axis)
+
+    def as_vectors(self, kernel: np.ndarray) -> np.ndarray:
+        """Returns a kernel as vectors of shape `(neurons, dimension)`."""
+        return np.moveaxis(kernel, self.axis, -1).reshape(-1, self.neurons).T
 
     def scale(self) -> Any:
         """Returns what the normalisations multiply each channel by, shaped to multiply outputs."""
@@ -189,16 +201,19 @@ class ScorableLayer:
         """Multiplies inputs with a kernel as the layer does, without bias."""
         if hasattr(self.layer, "convolution_op"):
             return self.layer.convolution_op(inputs, kernel)
+        if hasattr(self.layer, "equation"):
+            return keras.ops.einsum(self.layer.equation, inputs, kernel)
         return keras.ops.matmul(inputs, kernel)
 
     def preactivation(self, inputs: Any) -> Any:
         """Computes what comes into the layer's own activation."""
         outputs = self.project(inputs, keras.ops.convert_to_tensor(self.layer.kernel))
-        if not self.layer.use_bias:
+        bias = self.layer.bias
+        if bias is None:
             return outputs
-        first = getattr(self.layer, "data_format", None) == "channels_first"
-        shape = (-1, *[1] * (len(outputs.shape) - 2)) if first else (-1,)
-        return outputs + keras.ops.reshape(self.layer.bias, shape)
+        if getattr(self.layer, "data_format", None) == "channels_first":
+            bias = keras.ops.reshape(bias, (-1, *[1] * (len(outputs.shape) - 2)))
+        return outputs + bias
 
     def factors(self, values: Mapping[int, Any], gradient: Any) -> Factors:
         """Computes what the splitting matrices of the neurons are made of.
@@ -237,11 +252,11 @@ def products_with(layer: ScorableLayer, factors: Sequence[Factors]) -> Callable:
     product = compiled(layer.product)
 
     def products(vectors: np.ndarray) -> np.ndarray:
-        kernel = keras.ops.convert_to_tensor(vectors.T.reshape(layer.shape), "float32")
-        total = np.zeros(layer.shape)
+        kernel = keras.ops.convert_to_tensor(layer.as_kernel(vectors), "float32")
+        total = np.zeros(kernel.shape)
         for part in factors:
             total += keras.ops.convert_to_numpy(product(part, kernel))
-        return total.reshape(-1, layer.shape[-1]).T
+        return layer.as_vectors(total)
 
     return products
 
@@ -266,8 +281,9 @@ def find_scorable_layers(network: keras.Model, graph: ChannelGraph) -> dict[str,
         calls = [call for producer in group.producers for call in calls_of[producer]]
         if len(calls) == 1 and acts_as(calls[0].operation) == "linear":
             layer = _follow(calls[0], readers)
-            if layer is not None:
-                layers[name] = layer
+            axes = [axis for _, axis in graph.kernels(name, "output")]
+            if layer is not None and all(holds_once(a.segments, name) for a in axes):
+                layers[name] = replace(layer, axis=axes[0].axis)
     return layers
 
 

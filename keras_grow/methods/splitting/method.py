@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,13 @@ from keras_grow.channels.budget import Budget
 from keras_grow.channels.graph import ChannelGraph
 from keras_grow.core import keras_private
 from keras_grow.core.float32_copy import in_float32
-from keras_grow.core.index_maps import along
+from keras_grow.core.index_maps import (
+    AxisChannels,
+    along,
+    channel_numbers,
+    gather_index,
+    run_of,
+)
 from keras_grow.core.widening import Widening
 from keras_grow.methods.base import GrowthMethod
 from keras_grow.methods.scoring_data import examples_in
@@ -52,8 +58,9 @@ class Splitting(GrowthMethod):
     It is computed from one pass over a fixed sample of the data, by Lanczos iterations that only
     multiply with S, in float32 whatever the precision of the model.
 
-    A group can be scored if one `GrowableDense` or `GrowableConv2D` produces it, with one
-    activation (its own, or a layer's) directly or after batch normalisation. What follows in the
+    A group can be scored if one dense layer, convolution or EinsumDense produces it, with one
+    activation (its own, or a layer's) directly or after batch normalisation, and if a neuron is one
+    channel of it, not several that grow together. What follows in the
     group, such as depthwise layers, is copied; further activations there count as linear around the
     present point, as a ReLU is. Neurons of other groups (those tied by a residual
     addition, say), neurons whose eigenvalue isn't negative and third copies are taken only where
@@ -122,12 +129,12 @@ class Splits:
         values: The neurons' smallest eigenvalues, of shape `(width,)`; infinite where the group
             can't be scored.
         directions: Path of each producing kernel -> directions of its shape, of norm 1 per neuron.
-        axes: Path of each producing kernel -> the axis of its neurons.
+        axes: Path of each producing kernel -> the axis of its neurons, with no others.
     """
 
     values: np.ndarray
     directions: dict[str, np.ndarray]
-    axes: dict[str, int]
+    axes: dict[str, AxisChannels]
 
 
 def draw_pieces(data: Any, examples: int, rng: np.random.Generator) -> list[tuple]:
@@ -200,20 +207,24 @@ def _solve(
         advance()
         return products(vectors)
 
-    count, dimension = layer.shape[-1], layer.dimension
+    count, dimension = layer.neurons, layer.dimension
     values, vectors = smallest_eigenpairs(product, count, dimension, iterations, rng)
-    return values, vectors.T.reshape(layer.shape)
+    return values, layer.as_kernel(vectors)
 
 
 def _random_splits(graph: ChannelGraph, name: str, rng: np.random.Generator) -> Splits:
     """Draws directions for the neurons of a group, without a score."""
-    directions, axes = {}, {}
+    directions, axes, width = {}, {}, graph.groups[name].width
     for item, axis in graph.kernels(name, "output"):
-        draw = rng.normal(size=tuple(item.variable.shape))
+        numbers = channel_numbers(axis.segments, name, width)
+        shape = list(item.variable.shape)
+        shape[axis.axis] = len(numbers)
+        draw = rng.normal(size=shape)
         others = tuple(a for a in range(draw.ndim) if a != axis.axis % draw.ndim)
-        size = np.sqrt(np.sum(draw**2, axis=others, keepdims=True))
-        directions[item.path], axes[item.path] = draw / size, axis.axis
-    return Splits(np.full(graph.groups[name].width, np.inf), directions, axes)
+        size = np.sqrt(np.bincount(numbers, np.sum(draw**2, axis=others)))[numbers]
+        directions[item.path] = draw / along(size, axis.axis, draw.ndim)
+        axes[item.path] = replace(axis, segments=run_of(axis.segments, name, width))
+    return Splits(np.full(width, np.inf), directions, axes)
 
 
 def find_factors(
@@ -354,8 +365,10 @@ def commit(name: str, splits: Splits, added: np.ndarray, step: float) -> Widenin
         offsets[sources == neuron] = np.linspace(1, -1, added[neuron] + 1)
     incoming = {}
     for path, direction in splits.directions.items():
-        axis = splits.axes[path]
-        moved = np.take(direction, sources, axis=axis) * along(offsets, axis, direction.ndim)
+        axis, segments = splits.axes[path].axis, splits.axes[path].segments
+        taken = gather_index(segments, {name: Widening(name, sources)})
+        steps = offsets[channel_numbers(segments, name, len(sources))]
+        moved = np.take(direction, taken, axis=axis) * along(steps, axis, direction.ndim)
         incoming[path] = (step * moved).astype("float32")
     unhelpful = np.sum(np.where(splits.values < 0, np.maximum(added - 1, 0), added))
     return Widening(name, sources, 1 / (added + 1)[sources], incoming, unhelpful=int(unhelpful))
