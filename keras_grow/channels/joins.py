@@ -73,7 +73,10 @@ def meet(
     kept = [label for label in labels if label in outputs]
     for label in labels:
         channels = [o.channels for o in operands if o.label == label]
-        if label not in outputs:
+        if any(operand.labels.count(label) > 1 for operand in operands):
+            walk.refuse(layer, channels, f"`{name}` takes their axis together with another")
+            kept = [each for each in kept if each != label]
+        elif label not in outputs:
             walk.refuse(layer, channels, f"`{name}` sums over them, and nothing weighs them there")
         elif label != kept[0]:
             walk.refuse(layer, channels, f"`{name}` puts them out beside other channels")
@@ -192,7 +195,9 @@ def reduce(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     if channels.axis in axes:
         return mix(walk, call, inputs)
     walk.carry(operation, channels)
-    gone = 0 if operation.keepdims else sum(axis < channels.axis for axis in axes)
+    gone = (
+        0 if getattr(operation, "keepdims", False) else sum(axis < channels.axis for axis in axes)
+    )
     return Channels(channels.axis - int(gone), channels.segments)
 
 

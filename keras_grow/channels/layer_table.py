@@ -238,7 +238,8 @@ ROWS: dict[type, Row] = {
 ROWS |= {getattr(kl, f"{name}{n}D"): row for name, row in _OF_EACH_RANK.items() for n in (1, 2, 3)}
 ROWS |= {getattr(kl, name): _POSITIONS for name in _PICTURES.split() if hasattr(kl, name)}
 for _name, _row in {  # not in every Keras 3
-    "ReversibleEmbedding": replace(_EMBEDDING, flow=flow.embed_reversibly),
+    # Its cost depends on how it is called.
+    "ReversibleEmbedding": replace(_EMBEDDING, flow=flow.embed_reversibly, multiply_adds=None),
     "RMSNormalization": _ALONG_AN_AXIS,
 }.items():
     if hasattr(kl, _name):
@@ -323,13 +324,12 @@ def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
     inputs = _entering(walk, row, call, inputs)
     if id(layer) in walk.seen:
         return _of_each(call, _visit_again(walk, call, inputs))
-    variables = len(walk.variables)
     found = _of_each(call, row.flow(walk, call, inputs))
     outputs = found[0]
     reason = _activation_reason(layer)
     if reason:
         walk.freeze(found, reason)
-    holds = row.variables or len(walk.variables) > variables
+    holds = row.variables or id(layer) in walk.holders
     if holds or getattr(layer, row.size or "", None) is not None:
         walk.seen[id(layer)] = (inputs, outputs, _rank(call))
     _note_size(walk, layer, row, outputs, _rank(call))

@@ -18,7 +18,7 @@ _ACTIVATIONS = (
 )
 # Functions of the entries of one or more tensors at the same place, with broadcasting.
 _JOINS = (
-    "Add Average Arctan2 Ceil Clip Divide DivideNoNan Equal Floor FloorDivide Fmax Fmin Fmod "
+    "Add Arctan2 Ceil Clip Divide DivideNoNan Equal Floor FloorDivide Fmax Fmin Fmod "
     "Greater GreaterEqual Hypot Isfinite Isinf Isnan Less LessEqual Log10 Log2 Logaddexp "
     "LogicalAnd LogicalNot LogicalOr LogicalXor Maximum Minimum Mod Multiply NanToNum NotEqual "
     "OnesLike Power Round SaturateCast Sign StopGradient Subtract TrueDivide Trunc Where ZerosLike"
