@@ -18,6 +18,14 @@ from keras_grow.core.keras_private import Call
 Inputs = list[Channels | None]
 
 
+# Axes of queries, keys and values.
+_OF_ATTENTION = (
+    ("batch", "to", "head", "key"),
+    ("batch", "from", "head", "key"),
+    ("batch", "from", "head", "value"),
+)
+
+
 class Operand(NamedTuple):
     """A tensor that meets others.
 
@@ -138,6 +146,15 @@ def multiply_matrices(walk: Walk, call: Call, inputs: Inputs) -> Channels | None
     outputs = [*batch]
     outputs += [label for o in operands for label in o.labels if label in ("row", "column")]
     return meet(walk, call, operands, tuple(outputs))
+
+
+def attend(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
+    """`keras.ops.dot_product_attention`: heads are treated one by one, values are weighed."""
+    operands = operands_of(call, inputs, lambda place, _: _OF_ATTENTION[min(place, 2)])
+    if len(operands) > 3:
+        reason = f"`{call.operation.name}` has a mask or a bias, perhaps for each of them"
+        return walk.refuse(call.operation, inputs, reason)
+    return meet(walk, call, operands, ("batch", "to", "head", "value"))
 
 
 def dot(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:

@@ -159,11 +159,14 @@ _POSITIONS = Row(flow.carry, axis=flow.format_axis)
 _GLOBAL_POOLING = Row(flow.pool_globally, axis=flow.format_axis)
 _ALONG_AN_AXIS = Row(joins.along_an_axis, multiply_adds=products.none)
 _JOIN = Row(joins.join)
-# Of these there is one for each number of dimensions: `MaxPooling1D`, `2D`, `3D`.
+# Of these there is one for each number of dimensions: `MaxPooling1D`, `2D`, `3D`. Some are not in
+# every Keras 3.
 _OF_EACH_RANK = {
     "SpatialDropout": _SPATIAL_DROPOUT,
     "MaxPooling": _POSITIONS,
     "AveragePooling": _POSITIONS,
+    "AdaptiveMaxPooling": _POSITIONS,
+    "AdaptiveAveragePooling": _POSITIONS,
     "ZeroPadding": _POSITIONS,
     "UpSampling": _POSITIONS,
     "Cropping": _POSITIONS,
@@ -173,8 +176,8 @@ _OF_EACH_RANK = {
 # Preprocessing that does the same to each channel. Not in every Keras 3.
 _PICTURES = (
     "CenterCrop RandomBrightness RandomContrast RandomCrop RandomElasticTransform RandomErasing "
-    "RandomFlip RandomGaussianBlur RandomInvert RandomPerspective RandomRotation RandomSharpness "
-    "RandomShear RandomTranslation RandomZoom Resizing"
+    "RandomFlip RandomGaussianBlur RandomInvert RandomPerspective RandomPosterization "
+    "RandomRotation RandomSharpness RandomShear RandomTranslation RandomZoom Resizing Solarization"
 )
 
 ROWS: dict[type, Row] = {
@@ -235,7 +238,12 @@ ROWS: dict[type, Row] = {
     kl.EinsumDense: Row(flow.einsum_dense, multiply_adds=products.einsum_dense, acts_as="linear"),
     kl.Embedding: _EMBEDDING,
 }
-ROWS |= {getattr(kl, f"{name}{n}D"): row for name, row in _OF_EACH_RANK.items() for n in (1, 2, 3)}
+ROWS |= {
+    getattr(kl, f"{name}{n}D"): row
+    for name, row in _OF_EACH_RANK.items()
+    for n in (1, 2, 3)
+    if hasattr(kl, f"{name}{n}D")
+}
 ROWS |= {getattr(kl, name): _POSITIONS for name in _PICTURES.split() if hasattr(kl, name)}
 for _name, _row in {  # not in every Keras 3
     # Its cost depends on how it is called.

@@ -43,6 +43,7 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     **_alike(_ALONG_AN_AXIS, flow=joins.along_an_axis),
     **_alike(_POSITIONS, flow=flow.carry, axis=flow.format_axis),
     "Concatenate": {"flow": moves.concatenate},
+    "DotProductAttention": {"flow": joins.attend},
     "Einsum": {"flow": joins.einsum},
     "ExpandDims": {"flow": moves.expand},
     "GetItem": {"flow": moves.select},
@@ -57,6 +58,7 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     "Stack": {"flow": moves.stack},
     "Swapaxes": {"flow": moves.move},
     "Take": {"flow": moves.take},
+    "Tile": {"flow": moves.tile},
     "Transpose": {"flow": moves.move},
     "Unstack": {"flow": moves.unstack},
 }
