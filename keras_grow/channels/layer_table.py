@@ -261,7 +261,7 @@ def row_of(operation: Any) -> Row | None:
     if not isinstance(operation, kl.Layer):
         return _OPERATION_ROWS.get(type(operation).__name__)
     row = ROWS.get(type(operation))
-    several = row is not None and row.grouped and operation.groups > 1
+    several = row is not None and row.grouped and getattr(operation, "groups", 1) > 1
     return row.grouped if several else row
 
 
