@@ -1,7 +1,8 @@
 """Keras layers whose channels can be added to while the network trains.
 
 Each is its Keras layer under another name: it takes the same arguments, and a network computes
-the same with either. How a layer grows is written elsewhere, once for all of them: which axes of
+the same with either. Keras's own grow as well; only the batch normalisation here does more than its
+own, by a fused kernel. How a layer grows is written elsewhere, once for all of them: which axes of
 its variables carry channels in `channels/layer_table.py`, what then happens to them in
 `core/widening.py`.
 """
@@ -16,10 +17,10 @@ from keras_grow.backend import fused_batch_norm
 
 
 class Growable:
-    """Marks a Keras layer whose channels can be added to.
+    """Marks a Keras layer as one that `GrowableModel.from_keras` takes for Keras's own.
 
-    To make another layer growable, derive from this class and from the layer, and make the new
-    class known by `keras_grow.register_layer`.
+    Keras's own layers grow without it. A class that derives from this one and from a layer of
+    Keras's, and is made known by `keras_grow.register_layer`, is taken in its place.
 
     Attributes:
         width_argument: The constructor argument that holds the layer's width, or `None` for a
@@ -74,8 +75,7 @@ class GrowableConv2D(Growable, keras.layers.Conv2D):
     Args:
         filters: Positive integer, the number of filters at the start.
         kernel_size: Integer or pair of integers, height and width of the kernel.
-        **kwargs: See `keras.layers.Conv2D`. With `groups` above 1 the layer trains as usual, but
-            does not grow.
+        **kwargs: See `keras.layers.Conv2D`. With `groups` above 1, whole groups are added.
 
     Example:
 

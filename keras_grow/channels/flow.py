@@ -49,6 +49,14 @@ def convolve_groups(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     So the number of groups grows, each as wide as before. A depthwise convolution that is written
     as a grouped one is the case of groups of one channel.
     """
+    layer, groups = call.operation, _in_groups(walk, call, inputs)
+    if inputs[0] is None:
+        walk.reasons[layer.name] = f"what comes into the groups of `{layer.name}` can't grow"
+    return groups and _several(groups, layer.filters // layer.groups)
+
+
+def _in_groups(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
+    """Makes whole groups grow together, and returns the groups as channels."""
     channels, layer = inputs[0], call.operation
     if channels is None:
         return None
@@ -58,7 +66,7 @@ def convolve_groups(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
         return walk.refuse(layer, inputs, reason)
     walk.carry(layer, groups)
     walk.sizes.append((layer, "groups", None, groups))
-    return _several(groups, layer.filters // layer.groups)
+    return groups
 
 
 def depthwise(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
@@ -147,16 +155,7 @@ def embed_reversibly(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
 
 def normalise_groups(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     """GroupNormalization: whole groups grow, each with statistics of its own."""
-    channels, layer = inputs[0], call.operation
-    if channels is None:
-        return None
-    groups = walk.in_blocks(channels, channels.width // layer.groups)
-    if groups is None:
-        reason = f"`{layer.name}` takes them in groups that are no whole channels of theirs"
-        return walk.refuse(layer, inputs, reason)
-    walk.carry(layer, groups)
-    walk.sizes.append((layer, "groups", None, groups))
-    return walk.resolved(channels)
+    return _in_groups(walk, call, inputs) and walk.resolved(inputs[0])
 
 
 def spectral(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:

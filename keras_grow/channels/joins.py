@@ -18,6 +18,14 @@ from keras_grow.core.keras_private import Call
 Inputs = list[Channels | None]
 
 
+# Axes of queries, keys and values.
+_OF_ATTENTION = (
+    ("batch", "to", "head", "key"),
+    ("batch", "from", "head", "key"),
+    ("batch", "from", "head", "value"),
+)
+
+
 class Operand(NamedTuple):
     """A tensor that meets others.
 
@@ -73,7 +81,10 @@ def meet(
     kept = [label for label in labels if label in outputs]
     for label in labels:
         channels = [o.channels for o in operands if o.label == label]
-        if label not in outputs:
+        if any(operand.labels.count(label) > 1 for operand in operands):
+            walk.refuse(layer, channels, f"`{name}` takes their axis together with another")
+            kept = [each for each in kept if each != label]
+        elif label not in outputs:
             walk.refuse(layer, channels, f"`{name}` sums over them, and nothing weighs them there")
         elif label != kept[0]:
             walk.refuse(layer, channels, f"`{name}` puts them out beside other channels")
@@ -137,6 +148,15 @@ def multiply_matrices(walk: Walk, call: Call, inputs: Inputs) -> Channels | None
     return meet(walk, call, operands, tuple(outputs))
 
 
+def attend(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
+    """`keras.ops.dot_product_attention`: heads are treated one by one, values are weighed."""
+    operands = operands_of(call, inputs, lambda place, _: _OF_ATTENTION[min(place, 2)])
+    if len(operands) > 3:
+        reason = f"`{call.operation.name}` has a mask or a bias, perhaps for each of them"
+        return walk.refuse(call.operation, inputs, reason)
+    return meet(walk, call, operands, ("batch", "to", "head", "value"))
+
+
 def dot(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     """The layer `Dot`: one axis of each is summed over."""
     axes = call.operation.axes
@@ -192,7 +212,9 @@ def reduce(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     if channels.axis in axes:
         return mix(walk, call, inputs)
     walk.carry(operation, channels)
-    gone = 0 if operation.keepdims else sum(axis < channels.axis for axis in axes)
+    gone = (
+        0 if getattr(operation, "keepdims", False) else sum(axis < channels.axis for axis in axes)
+    )
     return Channels(channels.axis - int(gone), channels.segments)
 
 

@@ -159,11 +159,14 @@ _POSITIONS = Row(flow.carry, axis=flow.format_axis)
 _GLOBAL_POOLING = Row(flow.pool_globally, axis=flow.format_axis)
 _ALONG_AN_AXIS = Row(joins.along_an_axis, multiply_adds=products.none)
 _JOIN = Row(joins.join)
-# Of these there is one for each number of dimensions: `MaxPooling1D`, `2D`, `3D`.
+# Of these there is one for each number of dimensions: `MaxPooling1D`, `2D`, `3D`. Some are not in
+# every Keras 3.
 _OF_EACH_RANK = {
     "SpatialDropout": _SPATIAL_DROPOUT,
     "MaxPooling": _POSITIONS,
     "AveragePooling": _POSITIONS,
+    "AdaptiveMaxPooling": _POSITIONS,
+    "AdaptiveAveragePooling": _POSITIONS,
     "ZeroPadding": _POSITIONS,
     "UpSampling": _POSITIONS,
     "Cropping": _POSITIONS,
@@ -173,8 +176,8 @@ _OF_EACH_RANK = {
 # Preprocessing that does the same to each channel. Not in every Keras 3.
 _PICTURES = (
     "CenterCrop RandomBrightness RandomContrast RandomCrop RandomElasticTransform RandomErasing "
-    "RandomFlip RandomGaussianBlur RandomInvert RandomPerspective RandomRotation RandomSharpness "
-    "RandomShear RandomTranslation RandomZoom Resizing"
+    "RandomFlip RandomGaussianBlur RandomInvert RandomPerspective RandomPosterization "
+    "RandomRotation RandomSharpness RandomShear RandomTranslation RandomZoom Resizing Solarization"
 )
 
 ROWS: dict[type, Row] = {
@@ -235,10 +238,16 @@ ROWS: dict[type, Row] = {
     kl.EinsumDense: Row(flow.einsum_dense, multiply_adds=products.einsum_dense, acts_as="linear"),
     kl.Embedding: _EMBEDDING,
 }
-ROWS |= {getattr(kl, f"{name}{n}D"): row for name, row in _OF_EACH_RANK.items() for n in (1, 2, 3)}
+ROWS |= {
+    getattr(kl, f"{name}{n}D"): row
+    for name, row in _OF_EACH_RANK.items()
+    for n in (1, 2, 3)
+    if hasattr(kl, f"{name}{n}D")
+}
 ROWS |= {getattr(kl, name): _POSITIONS for name in _PICTURES.split() if hasattr(kl, name)}
 for _name, _row in {  # not in every Keras 3
-    "ReversibleEmbedding": replace(_EMBEDDING, flow=flow.embed_reversibly),
+    # Its cost depends on how it is called.
+    "ReversibleEmbedding": replace(_EMBEDDING, flow=flow.embed_reversibly, multiply_adds=None),
     "RMSNormalization": _ALONG_AN_AXIS,
 }.items():
     if hasattr(kl, _name):
@@ -252,7 +261,7 @@ def row_of(operation: Any) -> Row | None:
     if not isinstance(operation, kl.Layer):
         return _OPERATION_ROWS.get(type(operation).__name__)
     row = ROWS.get(type(operation))
-    several = row is not None and row.grouped and operation.groups > 1
+    several = row is not None and row.grouped and getattr(operation, "groups", 1) > 1
     return row.grouped if several else row
 
 
@@ -323,13 +332,12 @@ def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
     inputs = _entering(walk, row, call, inputs)
     if id(layer) in walk.seen:
         return _of_each(call, _visit_again(walk, call, inputs))
-    variables = len(walk.variables)
     found = _of_each(call, row.flow(walk, call, inputs))
     outputs = found[0]
     reason = _activation_reason(layer)
     if reason:
         walk.freeze(found, reason)
-    holds = row.variables or len(walk.variables) > variables
+    holds = row.variables or id(layer) in walk.holders
     if holds or getattr(layer, row.size or "", None) is not None:
         walk.seen[id(layer)] = (inputs, outputs, _rank(call))
     _note_size(walk, layer, row, outputs, _rank(call))

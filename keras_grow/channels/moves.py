@@ -281,6 +281,18 @@ def repeat(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     return Channels(channels.axis, tuple(segments))
 
 
+def tile(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
+    """`keras.ops.tile`: all entries several times, one after the other."""
+    channels, operation = inputs[0], call.operation
+    if channels is None:
+        return None
+    axis = channels.axis - len(call.inputs[0].shape)
+    repeats = np.ravel(operation.repeats).tolist()
+    times = repeats[axis] if len(repeats) >= -axis else 1
+    walk.carry(operation, channels)
+    return Channels(axis + len(call.outputs[0].shape), channels.segments * times)
+
+
 def pad(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     """`keras.ops.pad`: positions, not channels."""
     channels, operation = inputs[0], call.operation

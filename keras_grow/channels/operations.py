@@ -18,7 +18,7 @@ _ACTIVATIONS = (
 )
 # Functions of the entries of one or more tensors at the same place, with broadcasting.
 _JOINS = (
-    "Add Average Arctan2 Ceil Clip Divide DivideNoNan Equal Floor FloorDivide Fmax Fmin Fmod "
+    "Add Arctan2 Ceil Clip Divide DivideNoNan Equal Floor FloorDivide Fmax Fmin Fmod "
     "Greater GreaterEqual Hypot Isfinite Isinf Isnan Less LessEqual Log10 Log2 Logaddexp "
     "LogicalAnd LogicalNot LogicalOr LogicalXor Maximum Minimum Mod Multiply NanToNum NotEqual "
     "OnesLike Power Round SaturateCast Sign StopGradient Subtract TrueDivide Trunc Where ZerosLike"
@@ -43,6 +43,7 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     **_alike(_ALONG_AN_AXIS, flow=joins.along_an_axis),
     **_alike(_POSITIONS, flow=flow.carry, axis=flow.format_axis),
     "Concatenate": {"flow": moves.concatenate},
+    "DotProductAttention": {"flow": joins.attend},
     "Einsum": {"flow": joins.einsum},
     "ExpandDims": {"flow": moves.expand},
     "GetItem": {"flow": moves.select},
@@ -57,6 +58,7 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     "Stack": {"flow": moves.stack},
     "Swapaxes": {"flow": moves.move},
     "Take": {"flow": moves.take},
+    "Tile": {"flow": moves.tile},
     "Transpose": {"flow": moves.move},
     "Unstack": {"flow": moves.unstack},
 }

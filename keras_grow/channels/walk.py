@@ -75,6 +75,7 @@ class Walk:
         self.parts: dict[int, tuple[Segment, ...]] = {}
         self.maps: dict[int, Channels | None] = {}
         self.variables: list[tuple[Any, str, list[tuple], bool]] = []
+        self.holders: set[int] = set()  # of variables that channels run through
         # Layers that can't be called on channels of another number: inputs, outputs, rank.
         self.seen: dict[int, tuple[list, Channels | None, int]] = {}
         self.sizes: list[tuple[Any, str, int | None, Channels]] = []
@@ -258,6 +259,7 @@ class Walk:
         is_kernel: bool = False,
     ) -> None:
         """Notes that channels run through a variable: (axis, channels, role, fresh value) each."""
+        self.holders.add(id(layer))
         variable = attribute_at(layer, name)
         # With LoRA or quantized, `kernel` is computed: the layer is frozen, and nothing is to do.
         if not isinstance(variable, keras.Variable):

@@ -84,13 +84,14 @@ def _differing_widths(model: keras.Model, filepath: str | Path) -> str:
         return ""
     graph = find_groups(model)
     differing = {}
-    for name, group in graph.growable.items():
+    for name in graph.growable:
         for item, axis in graph.kernels(name, "output"):
             shapes = [
                 s for s in saved.get(item.layer.name, []) if len(s) == len(item.variable.shape)
             ]
-            if shapes and shapes[0][axis.axis] != group.width:
-                differing[name] = f"'{name}' {shapes[0][axis.axis]} (here {group.width})"
+            length = item.variable.shape[axis.axis]
+            if shapes and shapes[0][axis.axis] != length:
+                differing[name] = f"'{name}' {shapes[0][axis.axis]} (here {length})"
     return ", ".join(differing.values())
 
 

@@ -119,6 +119,14 @@ def test_an_unknown_layer_freezes_what_it_touches():
             "array of fixed shape",
         ),
         (lambda x: keras.ops.roll(x, 1), "mixes channels"),
+        (lambda x: keras.ops.average(x, axis=-1), "isn't known"),
+        (
+            lambda x: keras.ops.einsum(
+                "bijj->bij", keras.ops.pad(x, [[0, 0], [0, 0], [0, 0], [0, 0]])[:, :, :3]
+            ),
+            "takes their axis together",
+        ),
+        (lambda x: keras.ops.einsum("bijc,bklc->bijkl", x, x)[:, 0], "nothing weighs them there"),
         (lambda x: keras.layers.Activation(keras.layers.Softmax(), name="x")(x), "'Softmax' of"),
         (
             lambda x: keras.layers.Activation(keras.layers.Activation("softmax"), name="x")(x),
@@ -197,6 +205,23 @@ def test_lora_freezes_what_it_touches_and_no_more():
     assert event.widths_after == {"a": 6, "d": 6}
     assert event.parameters_after == sum(np.prod(v.shape) for v in model.trainable_variables)
     model.fit(np.ones((4, 5)), np.ones((4, 2)), verbose=0)
+
+
+def test_lora_freezes_an_einsum_dense():
+    tensor = keras.Input((3, 4))
+    layer = keras.layers.EinsumDense("...c,cd->...d", 4, name="e")
+    model = classify(tensor, layer(tensor))
+    layer.enable_lora(2)
+    assert reason(model, "e") == "`e` has LoRA weights"
+
+
+def test_a_matrix_that_is_used_again_for_the_output_freezes():
+    tensor = keras.Input((3,), dtype="int32")
+    words = keras.layers.ReversibleEmbedding(7, 4, name="words")
+    x = GrowableDense(4, name="hidden")(words(tensor))
+    model = GrowableModel(tensor, words(words(tensor) + x, reverse=True))
+    assert "also multiplies them with its embeddings" in reason(model, "words")
+    assert growable(model) == {}
 
 
 def test_what_freezes_nothing_is_not_listed_as_frozen():

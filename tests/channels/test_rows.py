@@ -34,6 +34,11 @@ def heads(x):
     return kl.Reshape((6, 6))(ops.transpose(ops.matmul(scores, v), (0, 2, 1, 3)))
 
 
+def attention(x):
+    q, k, v = (ops.reshape(kl.Dense(6, name=n)(x), (-1, 6, 3, 2)) for n in "qkv")
+    return kl.Reshape((6, 6))(ops.dot_product_attention(q, k, v))
+
+
 def excite(x):
     """Squeeze and excitation: a number per channel, broadcast over positions."""
     x = conv(x)
@@ -144,6 +149,9 @@ CASES = {
     ),
     "Reshape to positions": (IMAGE, lambda x: dense(kl.Reshape((16, 4))(conv(x)), 3, "b"), "ab"),
     "heads": (SEQUENCE, heads, {"k": 3}),
+    "attention of operations": (SEQUENCE, attention, {"q": 3}),
+    "tile": (SEQUENCE, lambda x: ops.tile(conv(x), (1, 2, 3)), "a"),
+    "adaptive pooling": (IMAGE, lambda x: kl.AdaptiveAveragePooling2D(2)(conv(x)), "a"),
     "excitation": (IMAGE, excite, {"a": 4, "b": 2}),
     "channel shuffle": (IMAGE, shuffle, {"a": 2}),
     "sum with a concatenation": (
