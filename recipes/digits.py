@@ -11,7 +11,10 @@ that come with scikit-learn: 500 of them, the same in every run, are the test sp
 training split, shifted by up to a pixel.
 
 The defaults were chosen on 297 images held out from the training split (`--validation`), never on
-the test split, whose accuracy along the way is shown and nothing else. @@@
+the test split, whose accuracy along the way is shown and nothing else. With seeds 0, 1 and 2 the
+grown network reaches 99.0, 99.2 and 98.8 % of the test split; its final size 99.2, 99.0 and 99.4 %
+for 2.3 times the FLOPs, and 98.0, 99.6 and 99.6 % for as many. What growing saves is on the way: it
+is at 95 % after 7, 6 and 4 GFLOPs, its final size after 35, 35 and 54.
 
 Writes into --out: the grown network (model.keras), results.json, static.json and static_flops.json
 (see runs.Run), history.csv, and as figures growth_curve.png, similarity_histogram.png and
@@ -40,6 +43,7 @@ BATCH_SIZE = 32
 LEARNING_RATE = 0.1
 PENALTY_EPOCHS = 6
 BLOCKS = 4
+GOAL = 0.95  # accuracy on the images held out
 LABELS = "grown", "final size, as many epochs", "final size, as many FLOPs"
 
 
@@ -78,7 +82,7 @@ def main(argv: list[str] | None = None) -> dict:
     runs.write(args.out / runs.RESULTS, run)
     draw(args, results, copies.kernel, grown, static, digits)
     print(
-        f"\n{comparison(results, args)}\n\n{saving(run, baseline, short)}\n\n"
+        f"\n{comparison(results, args)}\n\n{saving(run, baseline)}\n\n"
         f"model, results and figures are in {args.out}"
     )
     return {name: each.to_dict() for name, each in results.items()}
@@ -241,23 +245,36 @@ def for_as_many_flops(args, run: runs.Run, baseline: runs.Run) -> argparse.Names
 def comparison(results: Mapping[str, runs.Run], args: argparse.Namespace) -> str:
     """Returns the runs side by side, as a table."""
     split = "validation" if args.validation else "test"
-    lines = [f"{'':26} {split + ' accuracy':>19}  seconds  training FLOPs  parameters"]
+    lines = [
+        f"{'':26} {split + ' accuracy':>19}  seconds  training FLOPs   to {GOAL:.0%}  parameters"
+    ]
     for label, each in zip(LABELS, results.values(), strict=True):
+        goal = flops_to_goal(each)
         lines.append(
             f"{label:26} {100 * each.test_accuracy:17.1f} %  {each.seconds['training']:7.1f}"
-            f"  {each.training_flops:14.2e}  {each.parameters:10,}"
+            f"  {each.training_flops:14.2e}  {f'{goal:.1e}' if goal else '-':>7}"
+            f"  {each.parameters:10,}"
         )
     return "\n".join(lines)
 
 
-def saving(run: runs.Run, baseline: runs.Run, short: runs.Run) -> str:
-    """Says in one line what growing saved, and what it cost."""
+def saving(run: runs.Run, baseline: runs.Run) -> str:
+    """Says in one line what growing saved."""
     saved = 1 - run.training_flops / baseline.training_flops
-    epochs, flops = (100 * (run.test_accuracy - each.test_accuracy) for each in (baseline, short))
+    line = f"growing saved {saved:.0%} of the FLOPs of as many epochs at the final size"
+    goals = flops_to_goal(run), flops_to_goal(baseline)
     return (
-        f"growing saved {saved:.0%} of the FLOPs: {epochs:+.1f} points against as many epochs, "
-        f"{flops:+.1f} against as many FLOPs"
+        f"{line}, and {1 - goals[0] / goals[1]:.0%} on the way to {GOAL:.0%}"
+        if all(goals)
+        else line
     )
+
+
+def flops_to_goal(run: runs.Run) -> int | None:
+    """Returns the FLOPs after which the images held out were first classified that well."""
+    spent = np.cumsum(run.history["training_flops"])
+    reached = spent[np.array(run.history["val_accuracy"]) >= GOAL]
+    return int(reached[0]) if len(reached) else None
 
 
 def draw(args, results, kernel, grown, static, digits: Digits) -> None:

@@ -50,7 +50,7 @@ def test_prints_only_what_a_reader_needs(finished):
     assert sum(" grew " in line for line in lines) == 3
     assert sum(line.startswith("epoch 4: accuracy ") for line in lines) == 2
     table = lines[-8:-4]
-    assert table[0].split() == ["test", "accuracy", "seconds", "training", "FLOPs", "parameters"]
+    assert table[0].split() == "test accuracy seconds training FLOPs to 95% parameters".split()
     assert [line[:26].strip() for line in table[1:]] == list(digits.LABELS)
     assert len({len(line) for line in table}) == 1  # aligned
     assert lines[-1].endswith(str(out))
@@ -112,9 +112,19 @@ def test_the_other_baseline_is_the_final_size_for_no_fewer_flops(finished):
     rest = short.training_flops - grown.training_flops
     assert 0 <= rest < grown.history["training_flops"][-1]
     saved = 1 - grown.training_flops / static.training_flops
-    points = [100 * (grown.test_accuracy - each.test_accuracy) for each in (static, short)]
-    line = f"growing saved {saved:.0%} of the FLOPs: {points[0]:+.1f} points against as many epochs"
-    assert f"{line}, {points[1]:+.1f} against as many FLOPs\n" in process.stdout
+    assert f"growing saved {saved:.0%} of the FLOPs of as many epochs" in process.stdout
+
+
+def test_the_way_to_the_goal_ends_with_the_first_epoch_that_is_there():
+    def run(total, *accuracies):
+        history = {"training_flops": [10] * len(accuracies), "val_accuracy": accuracies}
+        return argparse.Namespace(history=history, training_flops=total)
+
+    slow, fast, never = run(40, 0.5, 0.94, 0.95, 0.9), run(20, 0.96, 0.9), run(40, 0.9, 0.94)
+    assert [digits.flops_to_goal(each) for each in (slow, fast, never)] == [30, 10, None]
+    line = "growing saved 50% of the FLOPs of as many epochs at the final size"
+    assert digits.saving(fast, slow) == f"{line}, and 67% on the way to 95%"
+    assert digits.saving(fast, never) == line
 
 
 def test_the_learning_rate_of_fewer_epochs_has_the_same_shape():
