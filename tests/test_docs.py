@@ -1,5 +1,7 @@
 """The code in the documentation runs."""
 
+import json
+import operator
 import re
 from pathlib import Path
 
@@ -73,6 +75,41 @@ def test_the_growth_method_of_the_docs():
 def test_the_first_example_of_the_readme_compiles():
     block = blocks("README.md")[0]
     exec(block.split("model.fit")[0], {"total_steps": 10})
+
+
+def test_the_start_page():
+    text = (ROOT / "docs/index.md").read_text()
+    names = {"x": np.zeros((4, 32, 32, 3), "float32"), "y": np.zeros(4)}
+    for block in blocks("docs/index.md"):
+        exec(block.replace('"adam",', '"adam", run_eagerly=True, loss='), names)
+    first = names["model"].growth_history[0]
+    shown = f"{first.method} grew {first.neurons_before} -> {first.neurons_after} neurons, "
+    assert f"{shown}{first.parameters_before:,} -> " in text
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("docs/notebooks/*.ipynb")), ids=lambda f: f.stem)
+def test_notebooks_are_saved_as_they_came_out_of_one_run(file):
+    cells = [c for c in json.loads(file.read_text())["cells"] if c["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not {output["output_type"] for output in outputs} & {"error"}
+    assert not any(output.get("name") == "stderr" for output in outputs)
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")  # KerasTuner
+def test_the_api_reference_has_every_public_name():
+    pages = "".join(page.read_text() for page in ROOT.glob("docs/api/*.md"))
+    shown = [
+        operator.attrgetter(name)(keras_grow)
+        for name in re.findall(r"^::: keras_grow\.(\S+)$", pages, flags=re.M)
+    ]
+    rooms = "layers methods models plots runs schedules similarity tuning".split()
+    for module in [keras_grow, *(getattr(keras_grow, room) for room in rooms)]:
+        for name, thing in vars(module).items():
+            here = getattr(thing, "__module__", None) == module.__name__ and name[0] != "_"
+            if callable(thing) and name in getattr(module, "__all__", [name] * here):
+                assert thing in shown, f"{module.__name__}.{name}"
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])

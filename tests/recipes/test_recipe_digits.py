@@ -1,5 +1,6 @@
 """The main job, on the real digits, for a few epochs: what it prints and what is in its files."""
 
+import argparse
 import csv
 import json
 import os
@@ -48,9 +49,9 @@ def test_prints_only_what_a_reader_needs(finished):
     assert lines[0] == "1,297 handwritten digits to train on, 500 to test"
     assert sum(" grew " in line for line in lines) == 3
     assert sum(line.startswith("epoch 4: accuracy ") for line in lines) == 2
-    table = lines[-5:-2]
-    assert table[0].split() == ["test", "accuracy", "seconds", "training", "FLOPs", "parameters"]
-    assert [line[:15].strip() for line in table[1:]] == ["grown", "from the start"]
+    table = lines[-8:-4]
+    assert table[0].split() == "test accuracy seconds training FLOPs to 95% parameters".split()
+    assert [line[:26].strip() for line in table[1:]] == list(digits.LABELS)
     assert len({len(line) for line in table}) == 1  # aligned
     assert lines[-1].endswith(str(out))
     assert max(len(line) for line in lines[:-1]) <= 100
@@ -59,7 +60,7 @@ def test_prints_only_what_a_reader_needs(finished):
 def test_writes_these_files_and_no_others(finished):
     out, _ = finished
     figures = ["growth_curve.png", "saliency.png", "similarity_histogram.png"]
-    others = ["history.csv", "model.keras", "results.json", "static.json"]
+    others = "history.csv model.keras results.json static.json static_flops.json".split()
     assert sorted(path.name for path in out.iterdir()) == sorted(figures + others)
 
 
@@ -97,6 +98,46 @@ def test_the_baseline_is_the_final_size_for_as_many_epochs(finished):
     assert len(static.history["loss"]) == EPOCHS
     assert static.training_flops == EPOCHS * grown.history["training_flops"][-1]
     assert static.configuration["static"] and not grown.configuration["static"]
+
+
+def test_the_other_baseline_is_the_final_size_for_no_fewer_flops(finished):
+    out, process = finished
+    grown, static, short = (
+        runs.read(out / f"{name}.json") for name in ("results", "static", "static_flops")
+    )
+    assert short.widths == grown.widths and short.growth == []
+    epochs = len(short.history["loss"])
+    assert epochs == short.configuration["epochs"] < EPOCHS
+    assert short.training_flops == epochs * grown.history["training_flops"][-1]
+    rest = short.training_flops - grown.training_flops
+    assert 0 <= rest < grown.history["training_flops"][-1]
+    saved = 1 - grown.training_flops / static.training_flops
+    assert f"growing saved {saved:.0%} of the FLOPs of as many epochs" in process.stdout
+
+
+def test_the_way_to_the_goal_ends_with_the_first_epoch_that_is_there():
+    def run(total, *accuracies):
+        history = {"training_flops": [10] * len(accuracies), "val_accuracy": accuracies}
+        return argparse.Namespace(history=history, training_flops=total)
+
+    slow, fast, never = run(40, 0.5, 0.94, 0.95, 0.9), run(20, 0.96, 0.9), run(40, 0.9, 0.94)
+    assert [digits.flops_to_goal(each) for each in (slow, fast, never)] == [30, 10, None]
+    line = "growing saved 50% of the FLOPs of as many epochs at the final size"
+    assert digits.saving(fast, slow) == f"{line}, and 67% on the way to 95%"
+    assert digits.saving(fast, never) == line
+
+
+def test_the_learning_rate_of_fewer_epochs_has_the_same_shape():
+    args = digits.parse(["--epochs", "60", "--every", "12"])
+    half = argparse.Namespace(training_flops=50), argparse.Namespace(training_flops=100)
+    shorter = digits.for_as_many_flops(args, *half)
+    assert (shorter.epochs, shorter.every) == (30, 6)
+    rates = []
+    for each in (args, shorter):
+        model = digits.build([2, 2, 2, 2], digits.load(False), each)
+        steps = 41 * each.epochs * np.array([0, 0.5, 0.79, 0.9, 0.95, 1])
+        rates.append([float(model.optimizer._learning_rate(step)) for step in steps])
+    np.testing.assert_allclose(*rates, rtol=1e-4, atol=1e-7)
 
 
 def test_the_log_has_the_epochs_of_the_results(finished):
