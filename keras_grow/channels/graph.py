@@ -15,6 +15,7 @@ from typing import Any
 import keras
 
 from keras_grow.channels.layer_table import acts_as, visit
+from keras_grow.channels.recurrent import forget_bias
 from keras_grow.channels.walk import Walk, attribute_at
 from keras_grow.core import keras_private
 from keras_grow.core.index_maps import AxisChannels, Segment
@@ -48,8 +49,14 @@ class VariableChannels:
         """What the layer draws the variable from, or `None`."""
         path, _, name = self.name.rpartition(".")
         holder = attribute_at(self.layer, path) if path else self.layer
-        names = (f"{name}_initializer", "depthwise_initializer")
-        return next((getattr(holder, each) for each in names if hasattr(holder, each)), None)
+        names = (
+            f"{name}_initializer",
+            f"{name.removesuffix('_kernel')}_initializer",
+            "depthwise_initializer",
+        )
+        found = next((getattr(holder, each) for each in names if hasattr(holder, each)), None)
+        forgets = name == "bias" and getattr(holder, "unit_forget_bias", False)
+        return forget_bias(found) if forgets else found
 
 
 @dataclass(frozen=True)
@@ -151,12 +158,11 @@ def find_groups(model: keras.Model) -> ChannelGraph:
     Returns:
         The groups, growable or frozen, and the variables that they run through.
     """
-    walk = Walk()
+    walk = Walk(visit)
     for call in keras_private.calls_of(model):
         inputs = [walk.maps.get(id(tensor)) for tensor in call.inputs]
-        outputs = visit(walk, call, inputs)
-        for tensor in call.outputs:
-            walk.maps[id(tensor)] = outputs
+        for tensor, channels in zip(call.outputs, visit(walk, call, inputs), strict=True):
+            walk.maps[id(tensor)] = channels
     for tensor in model.outputs:
         walk.freeze([walk.maps.get(id(tensor))], "it is an output of the model")
     return _finish(model, walk)

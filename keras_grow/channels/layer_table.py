@@ -15,8 +15,9 @@ import keras
 from keras import layers as kl
 
 from keras_grow import layers as growable
-from keras_grow.channels import flow, products
+from keras_grow.channels import flow, products, recurrent
 from keras_grow.channels.walk import Channels, Walk
+from keras_grow.core import keras_private
 from keras_grow.core.keras_private import Call
 
 # Activations that act on each channel alone; softmax and its kin mix them.
@@ -41,6 +42,8 @@ class Axes:
     Attributes:
         output: Axis of the channels that the layer puts out.
         input: Axis of the channels that the layer takes in, and sums over.
+        own: Axis of the channels that the layer puts out, where it sums over them too: the units
+            that a recurrent layer reads from the step before.
         through: Axis of the channels that the layer takes in and treats one by one.
         fresh: Value that stands for "no effect" in a fresh channel.
         blocks: How many times the channels that the layer puts out lie side by side along their
@@ -51,6 +54,7 @@ class Axes:
 
     output: int | None = None
     input: int | None = None
+    own: int | None = None
     through: int | None = None
     fresh: float = 0.0
     blocks: int = 1
@@ -62,7 +66,8 @@ class Row:
     """What is known of a layer type.
 
     Attributes:
-        flow: Maps the channels that come in to those that go out.
+        flow: Maps the channels that come in to those that go out: of all outputs, or a list with
+            those of each.
         axis: Which axis of its input the layer takes its channels from, given the layer and the
             rank; `None` where the axis is all one to it.
         variables: Name of each variable that channels run through (or its path of attributes:
@@ -77,7 +82,7 @@ class Row:
             network isn't trained).
     """
 
-    flow: Callable[[Walk, Call, flow.Inputs], Channels | None]
+    flow: Callable[[Walk, Call, flow.Inputs], Channels | None | list[Channels | None]]
     axis: Callable[[Any, int], int] | None = None
     variables: Mapping[str, Axes] = field(default_factory=dict)
     size: str | None = None
@@ -131,12 +136,32 @@ _BATCH_NORMALIZATION = Row(
     },
     acts_as="normalisation",
 )
+
+
+def _cell(gates: int, size: str = "units") -> Row:
+    """Returns the row of a recurrent cell: its units make its gates, side by side, from its inputs
+    and from themselves.
+    """
+    return Row(
+        recurrent.cell,
+        axis=flow.format_axis,
+        variables={
+            "kernel": Axes(input=-2, output=-1, blocks=gates, kernel=True),
+            "recurrent_kernel": Axes(own=-2, output=-1, blocks=gates, kernel=True),
+            "bias": Axes(output=-1, blocks=gates),
+        },
+        size=size,
+        multiply_adds=products.recurrent,
+    )
+
+
 _ACTIVATION = Row(flow.carry, acts_as="activation")
 _IDLE = Row(flow.carry, acts_as="idle")
 _DROPOUT = Row(flow.drop, size="noise_shape", acts_as="idle")
 _SPATIAL_DROPOUT = Row(flow.carry, axis=flow.format_axis, acts_as="idle")
 _POSITIONS = Row(flow.carry, axis=flow.format_axis)
 _GLOBAL_POOLING = Row(flow.pool_globally, axis=flow.format_axis)
+_RECURRENT = Row(recurrent.recurrent)
 _MIXING = Row(flow.mix, multiply_adds=products.none)
 _JOIN = Row(flow.join)
 
@@ -206,6 +231,20 @@ ROWS: dict[type, Row] = {
     kl.Maximum: _JOIN,
     kl.Minimum: _JOIN,
     kl.Concatenate: Row(flow.concatenate),
+    kl.SimpleRNNCell: _cell(1),
+    kl.GRUCell: _cell(3),
+    kl.LSTMCell: _cell(4),
+    keras_private.ConvLSTMCell: _cell(4, "filters"),
+    kl.StackedRNNCells: Row(recurrent.stacked),
+    kl.RNN: _RECURRENT,
+    kl.SimpleRNN: _RECURRENT,
+    kl.GRU: _RECURRENT,
+    kl.LSTM: _RECURRENT,
+    kl.ConvLSTM1D: _RECURRENT,
+    kl.ConvLSTM2D: _RECURRENT,
+    kl.ConvLSTM3D: _RECURRENT,
+    kl.Bidirectional: Row(recurrent.bidirectional),
+    kl.TimeDistributed: Row(recurrent.distributed),
     kl.LayerNormalization: _MIXING,
     kl.GroupNormalization: _MIXING,
     kl.UnitNormalization: _MIXING,
@@ -281,20 +320,29 @@ def register_layer(kind: type, like: type) -> None:
     ROWS[kind] = replace(row, twin=kind if grows else None)
 
 
-def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None:
-    """Takes one call into a walk, and returns the channels of its outputs."""
+def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
+    """Takes one call into a walk, and returns the channels of each of its outputs."""
+    walk.names.setdefault(id(call.operation), call.name)
+    found = _visit(walk, call, inputs)
+    return found if isinstance(found, list) else [found] * len(call.outputs)
+
+
+def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None | list:
     layer, row = call.operation, row_of(call.operation)
     if row is None:
         if getattr(layer, "trainable_weights", ()):  # nothing in it grows, whatever comes in
-            walk.reasons[layer.name] = flow.reason_unknown(layer)
+            walk.reasons[call.name] = flow.reason_unknown(layer)
         return flow.unknown(walk, call, inputs)
     inputs = _entering(walk, row, call, inputs)
     if id(layer) in walk.seen:
         return _visit_again(walk, call, inputs)
     outputs = row.flow(walk, call, inputs)
-    reason = _activation_reason(layer)
-    if reason:
-        walk.freeze([outputs], reason)
+    if isinstance(outputs, list):  # what it holds are layers, which have rows of their own
+        return outputs
+    for argument in ("activation", "recurrent_activation"):
+        reason = _activation_reason(layer, argument)
+        if reason:
+            walk.freeze([outputs], reason)
     if row.variables or getattr(layer, row.size or "", None) is not None:
         walk.seen[id(layer)] = (inputs, outputs, _rank(call))
     _note_size(walk, layer, row, outputs, _rank(call))
@@ -321,6 +369,9 @@ def _visit_again(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None
     layer = call.operation
     before, outputs, rank = walk.seen[id(layer)]
     reason = f"`{layer.name}` is shared by inputs that differ"
+    if len(before) != len(inputs):
+        walk.freeze([*before, *inputs, outputs], reason)
+        return None
     for first, again in zip(before, inputs, strict=True):
         walk.tie([first, again], reason)
     if _rank(call) == rank:
@@ -344,12 +395,12 @@ def _note_size(walk: Walk, layer: Any, row: Row, outputs: Channels | None, rank:
 
 def _along(axes: Axes, inputs: Channels | None, outputs: Channels | None) -> list[tuple]:
     """Lists (axis, channels, role, fresh value) of one variable."""
-    if outputs is not None:
-        outputs = Channels(outputs.axis, outputs.segments * axes.blocks)
+    side_by_side = outputs and Channels(outputs.axis, outputs.segments * axes.blocks)
     return [
         (axis, channels, role, axes.fresh)
         for axis, channels, role in (
-            (axes.output, outputs, "output"),
+            (axes.output, side_by_side, "output"),
+            (axes.own, outputs, "input"),
             (axes.input, inputs, "input"),
             (axes.through, inputs, "through"),
         )
@@ -367,9 +418,9 @@ def _freeze_untouchable(walk: Walk, layer: kl.Layer, maps: list) -> None:
         walk.freeze(maps, f"`{layer.name}` has LoRA weights")
 
 
-def _activation_reason(layer: Any) -> str | None:
+def _activation_reason(layer: Any, argument: str = "activation") -> str | None:
     """Says why a layer's activation keeps its channels from growing, if it does."""
-    activation = getattr(layer, "activation", None)
+    activation = getattr(layer, argument, None)
     if activation is None or _acts_alone(activation):
         return None
     name, row = getattr(activation, "__name__", type(activation).__name__), row_of(activation)

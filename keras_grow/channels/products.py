@@ -36,6 +36,12 @@ def separable_convolution(layer: Any, inputs: int, outputs: int) -> int:
     return weights * positions
 
 
+def recurrent(layer: Any, inputs: int, outputs: int) -> int:
+    """One step of a cell: each weight is used once, or once per position of a convolution."""
+    weights = math.prod(layer.kernel.shape) + math.prod(layer.recurrent_kernel.shape)
+    return weights * (outputs // layer.recurrent_kernel.shape[-2])
+
+
 def none(layer: Any, inputs: int, outputs: int) -> int:
     """Weights with several axes, but one use of each per element; a look-up."""
     return 0

@@ -89,8 +89,9 @@ def _differing_widths(model: keras.Model, filepath: str | Path) -> str:
             shapes = [
                 s for s in saved.get(item.layer.name, []) if len(s) == len(item.variable.shape)
             ]
-            if shapes and shapes[0][axis.axis] != group.width:
-                differing[name] = f"'{name}' {shapes[0][axis.axis]} (here {group.width})"
+            times = len(axis.segments)  # a gate's units lie beside those of the next
+            if shapes and shapes[0][axis.axis] != group.width * times:
+                differing[name] = f"'{name}' {shapes[0][axis.axis] // times} (here {group.width})"
     return ", ".join(differing.values())
 
 

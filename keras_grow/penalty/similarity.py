@@ -33,13 +33,14 @@ RELATIVE_FLOOR = 1e-3
 ABSOLUTE_FLOOR = 1e-4
 
 
-def neuron_rows(kernel: Any, axis: int = -1) -> Any:
+def neuron_rows(kernel: Any, axis: int = -1, blocks: int = 1) -> Any:
     """Returns a kernel as one row per neuron.
 
     Args:
         kernel: Array, tensor or `keras.Variable` of any shape.
         axis: The axis of the neurons: -1 for the kernel of a dense layer or a convolution, -2 for
             that of a depthwise convolution.
+        blocks: How many times the neurons lie side by side along it: 4 for the gates of an LSTM.
 
     Returns:
         Tensor of shape `(neurons, rest)`, in the kernel's type.
@@ -55,15 +56,16 @@ def neuron_rows(kernel: Any, axis: int = -1) -> Any:
     >>> neuron_rows(np.ones((3, 3, 4, 1), "float32"), axis=-2).shape
     TensorShape([4, 9])
     """
-    return ops.transpose(_neuron_columns(kernel, axis))
+    return ops.transpose(_neuron_columns(kernel, axis, blocks))
 
 
-def similarity_map(kernel: Any, axis: int = -1) -> Any:
+def similarity_map(kernel: Any, axis: int = -1, blocks: int = 1) -> Any:
     """Computes the cosine similarity of each pair of neurons (Eq. 1).
 
     Args:
         kernel: Array, tensor or `keras.Variable` of any shape.
         axis: The axis of the neurons. Defaults to the last.
+        blocks: How many times the neurons lie side by side along it.
 
     Returns:
         float32 tensor of shape `(neurons, neurons)`, values from -1 to 1. The row and the column of
@@ -83,17 +85,18 @@ def similarity_map(kernel: Any, axis: int = -1) -> Any:
 
     Reference: Sakai and Hotta, Eq. 1.
     """
-    columns = _neuron_columns(kernel, axis)
+    columns = _neuron_columns(kernel, axis, blocks)
     unit, _ = _unit_columns(ops.cast(columns, "float32"), _smallest_square(columns))
     return ops.matmul(ops.transpose(unit), unit)
 
 
-def mean_similarity(kernel: Any, axis: int = -1) -> Any:
+def mean_similarity(kernel: Any, axis: int = -1, blocks: int = 1) -> Any:
     """Computes the mean |cosine similarity| over the pairs of different neurons (Eq. 2).
 
     Args:
         kernel: Array, tensor or `keras.Variable` of any shape.
         axis: The axis of the neurons. Defaults to the last.
+        blocks: How many times the neurons lie side by side along it.
 
     Returns:
         float32 scalar from 0 (all orthogonal) to 1 (all parallel). One neuron gives 0.
@@ -110,7 +113,7 @@ def mean_similarity(kernel: Any, axis: int = -1) -> Any:
 
     Reference: Sakai and Hotta, Eq. 2.
     """
-    return _mean_over_pairs(similarity_map(kernel, axis))
+    return _mean_over_pairs(similarity_map(kernel, axis, blocks))
 
 
 def weight_drift(
@@ -233,7 +236,11 @@ class SimilarityPenalty:
         _check_choice("reference", self.reference, REFERENCES)
 
     def __call__(
-        self, kernels: Sequence[Any], axes: Sequence[int], reference_sums: Any
+        self,
+        kernels: Sequence[Any],
+        axes: Sequence[int],
+        reference_sums: Any,
+        blocks: Sequence[int] | None = None,
     ) -> PenaltyTerms:
         """Computes the penalty.
 
@@ -244,12 +251,13 @@ class SimilarityPenalty:
             axes: The axis of the neurons of each kernel.
             reference_sums: The sums of weights to compare with, shape `(layers,)`: the `sums` of
                 an earlier call. They are constants for the gradient.
+            blocks: How many times the neurons of each kernel lie side by side. Defaults to once.
 
         Raises:
             ValueError: if there are no kernels, or not as many axes and sums as kernels.
         """
         _check_lengths(kernels, axes, reference_sums)
-        groups = _stack_equal_shapes(kernels, axes)
+        groups = _stack_equal_shapes(kernels, axes, blocks or [1] * len(kernels))
         order = [layer for group in groups for layer in group.layers]
         similarity = ops.mean(_per_layer(_fast_mean_similarity, groups))
         sums = _per_layer(lambda group: ops.sum(group.columns, (-2, -1)), groups)
@@ -284,7 +292,7 @@ class _Group(NamedTuple):
     smallest_square: float
 
 
-def _neuron_columns(kernel: Any, axis: int) -> Any:
+def _neuron_columns(kernel: Any, axis: int, blocks: int) -> Any:
     """Returns a kernel as one column per neuron, which is how Keras stores most of them."""
     if not hasattr(kernel, "shape") and not isinstance(kernel, list):
         raise TypeError(
@@ -296,7 +304,7 @@ def _neuron_columns(kernel: Any, axis: int) -> Any:
             "`axis` must be an axis of the kernel, that of its neurons. Received: "
             f"axis={axis}, kernel of shape {tuple(kernel.shape)}"
         )
-    neurons = kernel.shape[axis]
+    neurons = kernel.shape[axis] // blocks
     return ops.reshape(
         ops.moveaxis(kernel, axis, -1), (math.prod(kernel.shape) // max(neurons, 1), neurons)
     )
@@ -347,11 +355,13 @@ def _fast_mean_similarity(group: _Group) -> Any:
     return _mean_over_pairs(cosines) + zero
 
 
-def _stack_equal_shapes(kernels: Sequence[Any], axes: Sequence[int]) -> list[_Group]:
+def _stack_equal_shapes(
+    kernels: Sequence[Any], axes: Sequence[int], blocks: Sequence[int]
+) -> list[_Group]:
     """Stacks the kernels that have as many rows and columns: one operation serves all of them."""
     groups: dict[tuple, list[tuple[int, Any]]] = {}
-    for layer, (kernel, axis) in enumerate(zip(kernels, axes, strict=True)):
-        columns = _neuron_columns(kernel, axis)
+    for layer, (kernel, *neurons) in enumerate(zip(kernels, axes, blocks, strict=True)):
+        columns = _neuron_columns(kernel, *neurons)
         key = (*columns.shape, _smallest_square(columns))
         groups.setdefault(key, []).append((layer, ops.cast(columns, "float32")))
     return [
@@ -397,10 +407,11 @@ def _check_lengths(kernels: Sequence[Any], axes: Sequence[int], sums: Any) -> No
         )
 
 
-def pair_similarities(kernel: Any, axis: int = -1) -> np.ndarray:
+def pair_similarities(kernel: Any, axis: int = -1, blocks: int = 1) -> np.ndarray:
     """Computes the cosine similarities of a kernel's neurons, each pair once, `(pairs,)`."""
     if len(kernel.shape) < 2:
         raise ValueError(f"A kernel must have 2 axes or more. Received: shape {kernel.shape}")
-    similarities = keras.ops.convert_to_numpy(similarity_map(kernel, axis)).astype("float64")
+    similarities = keras.ops.convert_to_numpy(similarity_map(kernel, axis, blocks))
+    similarities = similarities.astype("float64")
     pairs = similarities[np.triu_indices_from(similarities, k=1)]
     return np.clip(pairs, -1.0, 1.0)  # rounding puts equal neurons at 1.0000001

@@ -8,7 +8,6 @@ run.
 from keras_grow.core.keras_private.callbacks import memory_of, remember
 from keras_grow.core.keras_private.data import TappedData, adapter_of, are_arrays, rows_of
 from keras_grow.core.keras_private.graph import (
-    Call,
     attributes_of_layers,
     calls_of,
     check_calls,
@@ -19,6 +18,13 @@ from keras_grow.core.keras_private.graph import (
     refresh_shapes,
     run_calls,
     standard_inputs,
+)
+from keras_grow.core.keras_private.inner_calls import (
+    Call,
+    ConvLSTMCell,
+    count_states,
+    inner_calls,
+    states_passed,
 )
 from keras_grow.core.keras_private.optimizer import (
     keys_of,
@@ -46,6 +52,7 @@ from keras_grow.core.keras_private.variables import (
 
 __all__ = [
     "Call",
+    "ConvLSTMCell",
     "Held",
     "TappedData",
     "adapter_of",
@@ -55,9 +62,11 @@ __all__ = [
     "calls_of",
     "check_calls",
     "copy_operation",
+    "count_states",
     "forget_compiled_functions",
     "global_seed_state",
     "hold",
+    "inner_calls",
     "is_functional",
     "iterators_of",
     "keys_of",
@@ -78,5 +87,6 @@ __all__ = [
     "set_first_epoch",
     "slots_of",
     "standard_inputs",
+    "states_passed",
     "trained_variables",
 ]

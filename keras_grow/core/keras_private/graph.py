@@ -5,30 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras.src import backend as keras_backend
 
 from keras_grow.backend import is_out_of_memory, released_gradients
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of one operation in a Functional graph.
-
-    Attributes:
-        operation: The layer (or `keras.Operation`) that was called.
-        inputs: The symbolic tensors that it received, in order.
-        outputs: The symbolic tensors that it returned.
-        arguments: All that was passed, flattened, constants included.
-    """
-
-    operation: Any
-    inputs: Sequence[keras.KerasTensor]
-    outputs: Sequence[keras.KerasTensor]
-    arguments: tuple
+from keras_grow.core.keras_private.inner_calls import (
+    Call,
+    inner_calls,
+    is_recurrent,
+    refresh_states,
+)
 
 
 def calls_of(model: keras.Model) -> list[Call]:
@@ -37,14 +25,13 @@ def calls_of(model: keras.Model) -> list[Call]:
     Relies on `Function._nodes_by_depth` (keras/src/ops/function.py) and on `Node.arguments`
     (keras/src/ops/node.py).
     """
-    return [
-        Call(node.operation, node.input_tensors, node.outputs, _arguments_of(node))
-        for node in _nodes_of(model)
-    ]
+    return [_call_of(node) for node in _nodes_of(model)]
 
 
-def _arguments_of(node: Any) -> tuple:
-    return tuple(keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
+def _call_of(node: Any) -> Call:
+    passed = tuple(keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
+    operation = node.operation
+    return Call(operation, node.input_tensors, node.outputs, passed, operation.name)
 
 
 def _nodes_of(model: keras.Model) -> list:
@@ -110,7 +97,7 @@ def refresh_shapes(model: keras.Model) -> None:
     (keras/src/layers/layer.py).
     """
     for node in _nodes_of(model):
-        _refresh_layer(node.operation, [t.shape for t in node.input_tensors])
+        _refresh_layer(_call_of(node))
         # Stand-ins of the same shapes: a symbolic call on the model's own tensors would record
         # another node.
         stand_ins = {
@@ -230,15 +217,19 @@ def _call(node: Any, given: dict[int, Any]) -> None:
         ) from error
 
 
-def _refresh_layer(layer: Any, input_shapes: Sequence[tuple]) -> None:
-    """Tells one layer the shapes that it now receives."""
+def _refresh_layer(call: Call) -> None:
+    """Tells a layer, and those that it calls, the shapes that they now receive."""
+    layer, shapes = call.operation, [t.shape for t in call.inputs]
     if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
         return
-    specs = layer.input_spec
-    for spec, shape in zip(keras.tree.flatten(specs), input_shapes, strict=False):
+    refresh_states(layer)
+    for inner in inner_calls(call):
+        _refresh_layer(inner)
+    for spec, shape in zip(keras.tree.flatten(layer.input_spec), shapes, strict=False):
         if isinstance(spec, keras.InputSpec) and spec.axes:
             spec.axes = {axis: shape[axis] for axis in spec.axes}
+        if isinstance(spec, keras.InputSpec) and spec.shape is not None:
+            spec.shape = (spec.shape[0], *shape[1:])
     built = layer._build_shapes_dict
-    if built is not None and len(built) == 1 and len(input_shapes) == 1:
-        (key,) = built
-        built[key] = tuple(input_shapes[0])
+    if built and (len(built) == len(shapes) == 1 or is_recurrent(layer)):
+        built[next(iter(built))] = tuple(shapes[0])

@@ -103,7 +103,7 @@ class CandidateNetwork:
             if item.path in trained["directions"]:
                 direction, fresh = trained["directions"][item.path], trained["incoming"][item.path]
                 parts = [direction, -direction, fresh]
-                incoming[item.path] = array_module(fresh).concatenate(parts, axis.axis)
+                incoming[item.path] = _side_by_side(parts, axis, g)
             else:
                 incoming[item.path] = _among_all(carried[item.path], axis, bare)
         for item, axis in self._graph.touching(g.group, "input"):
@@ -223,6 +223,18 @@ def _among_all(fresh: Any, axis: AxisChannels, widening: Widening) -> Any:
     positions = fresh_positions(axis.segments, widening)
     length = len(channel_numbers(axis.segments, widening.group, widening.width))
     return spread(fresh, positions, length, axis.axis)
+
+
+def _side_by_side(parts: Sequence, axis: AxisChannels, g: GroupCandidates) -> Any:
+    """Lays directions of originals, those of copies and fresh ones out as their channels lie."""
+    xp, n = array_module(parts[0]), g.width
+    first, fresh = (channel_numbers(axis.segments, g.group, width) for width in (n, g.pool))
+    given = np.concatenate([first, n + first, 2 * n + fresh])
+    wanted = channel_numbers(axis.segments, g.group, 2 * n + g.pool)
+    order = np.empty_like(wanted)
+    order[np.argsort(wanted, kind="stable")] = np.argsort(given, kind="stable")
+    joined = xp.concatenate(parts, axis.axis)
+    return joined if np.array_equal(given, wanted) else xp.take(joined, order, axis=axis.axis)
 
 
 def _pick(added: np.ndarray, axis: AxisChannels, whole: Widening, picked: Widening) -> np.ndarray:
