@@ -114,8 +114,6 @@ def unknown(walk: Walk, call: Call, inputs: Inputs) -> None:
 
 def reason_unknown(operation: Any) -> str:
     """Says that it isn't known what an operation does."""
-    if isinstance(operation, keras.Model):
-        return f"`{operation.name}` is a model inside the model: call its layers one by one instead"
     kind = type(operation).__name__
     return f"what `{operation.name}` ({kind}) does to its channels isn't known"
 

@@ -82,7 +82,7 @@ class Row:
             network isn't trained).
     """
 
-    flow: Callable[[Walk, Call, flow.Inputs], Channels | None | list[Channels | None]]
+    flow: Callable[[Walk, Call, flow.Inputs], Channels | list[Channels | None] | None]
     axis: Callable[[Any, int], int] | None = None
     variables: Mapping[str, Axes] = field(default_factory=dict)
     size: str | None = None
@@ -323,12 +323,18 @@ def register_layer(kind: type, like: type) -> None:
 def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
     """Takes one call into a walk, and returns the channels of each of its outputs."""
     walk.names.setdefault(id(call.operation), call.name)
+    walk.operations.setdefault(call.name, call.operation)
     found = _visit(walk, call, inputs)
     return found if isinstance(found, list) else [found] * len(call.outputs)
 
 
-def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None | list:
+def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | list | None:
     layer, row = call.operation, row_of(call.operation)
+    if keras_private.walked_into(layer):  # within a wrapper: elsewhere only its calls are seen
+        graph = keras_private.graph_of(layer)
+        walk.maps.update(zip(map(id, graph.inputs), inputs, strict=True))
+        walk.calls(keras_private.calls_of(graph, call.name))
+        return [walk.maps.get(id(tensor)) for tensor in graph.outputs]
     if row is None:
         if getattr(layer, "trainable_weights", ()):  # nothing in it grows, whatever comes in
             walk.reasons[call.name] = flow.reason_unknown(layer)

@@ -75,7 +75,16 @@ class Walk:
         self.seen: dict[int, tuple[list, Channels | None, int]] = {}
         self.sizes: list[tuple[Any, str, int | None, Channels]] = []
         self.reasons: dict[str, str] = {}
-        self.names: dict[int, str] = {}  # of layers, as they are called first
+        # Of operations, as they are called first; and the other way round.
+        self.names: dict[int, str] = {}
+        self.operations: dict[str, Any] = {}
+
+    def calls(self, calls: Iterable[Call]) -> None:
+        """Takes calls into the walk, inputs first."""
+        for call in calls:
+            inputs = [self.maps.get(id(tensor)) for tensor in call.inputs]
+            found = self.visit(self, call, inputs)
+            self.maps.update(zip(map(id, call.outputs), found, strict=True))
 
     def name_of(self, layer: Any) -> str:
         """Returns the name of a layer in the model: after those of the models that it is in."""

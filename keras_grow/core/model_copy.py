@@ -29,8 +29,7 @@ def copy_model(
 
     Args:
         model: The model.
-        kinds: Layer type -> the type that it has in the copy. Layers of models within the model
-            keep theirs.
+        kinds: Layer type -> the type that it has in the copy, in models within the model too.
         dtype_of: The dtype policy that a layer has in the copy; `None` for its own.
 
     Raises:
@@ -49,7 +48,8 @@ class _Copier:
 
     def __init__(self, model: keras.Model, kinds: Mapping[type, type], dtype_of: Callable):
         self._layers = model.layers
-        self._kind_of = {id(layer): kinds.get(type(layer)) for layer in self._layers}
+        within = keras_private.layers_within(model)
+        self._kind_of = {id(layer): kinds.get(type(layer)) for layer in within}
         self._dtype_of = dtype_of
         self._copies: dict[int, keras.Layer] = {}
 

@@ -48,7 +48,7 @@ def widened(
     with ExitStack() as undo:
         undo.callback(follow, others)
         before = _swap_in(undo, [model, *others], graph, chosen, variables)
-        keras_private.check_calls(model, _names_around(graph, set(chosen)))
+        keras_private.check_calls(model, _operations_around(graph, set(chosen)))
         follow(others)
         yield undo
         undo.pop_all()
@@ -68,11 +68,11 @@ def widen_model(model: keras.Model, graph: ChannelGraph, widenings: Sequence[Wid
         undo.pop_all()
 
 
-def _names_around(graph: ChannelGraph, groups: Collection[str]) -> set[str]:
-    """Returns the names of the layers that produce, carry or sum over channels of some groups."""
+def _operations_around(graph: ChannelGraph, groups: Collection[str]) -> list:
+    """Returns the operations that produce, carry or sum over channels of some groups."""
     names = {name for group in groups for name in graph.groups[group].layers}
-    readers = (item for group in groups for item, _ in graph.touching(group, "input"))
-    return names | {item.layer.name for item in readers}
+    readers = [item.layer for group in groups for item, _ in graph.touching(group, "input")]
+    return [graph.operations[name] for name in names] + readers
 
 
 def _check(graph: ChannelGraph, chosen: dict[str, Widening]) -> None:
@@ -168,11 +168,7 @@ def _swap_in(
     model, optimizers = models[0], _optimizers(models)
     slots = [slot for o in optimizers for slot in widen_slots(o, variables, chosen)]
     values = [(item.variable, item.after) for item in variables] + slots
-    sizes = [
-        (size, _resized(size, chosen))
-        for size in graph.sizes
-        if any(s.group in chosen for s in size.segments)
-    ]
+    sizes = [size for size in graph.sizes if any(s.group in chosen for s in size.segments)]
     parts = [part for o in optimizers for part in keras_private.optimizers_of(o)]
     undo.callback(keras_private.forget_compiled_functions, model)
     undo.callback(keras_private.refresh_shapes, model)
@@ -184,9 +180,9 @@ def _swap_in(
             before.append(keras_private.hold(variable))
             undo.callback(keras_private.put_back, before[-1])
             keras_private.resize(variable, value)
-    for size, value in sizes:
+    for size in sizes:
         undo.callback(setattr, size.layer, size.attribute, getattr(size.layer, size.attribute))
-        setattr(size.layer, size.attribute, value)
+        setattr(size.layer, size.attribute, _resized(size, chosen))
     for part in parts:
         keras_private.rekey(part)
     keras_private.refresh_shapes(model)

@@ -125,7 +125,8 @@ class PenaltyWindow:
         if sums is None:
             # The penalty's own sums, to the last bit: |log r| has a kink where nothing changed.
             zeros = keras.ops.zeros(len(self.kernels))
-            sums = keras.ops.convert_to_numpy(penalty(self.kernels, self.axes, zeros, self.blocks).sums)
+            terms = penalty(self.kernels, self.axes, zeros, self.blocks)
+            sums = keras.ops.convert_to_numpy(terms.sums)
         self.state = WindowState(epochs_left, sums)
 
     @property

@@ -6,17 +6,23 @@ run.
 """
 
 from keras_grow.core.keras_private.callbacks import memory_of, remember
+from keras_grow.core.keras_private.calls import (
+    calls_of,
+    graph_of,
+    is_functional,
+    named_layers,
+    walked_into,
+)
 from keras_grow.core.keras_private.data import TappedData, adapter_of, are_arrays, rows_of
 from keras_grow.core.keras_private.graph import (
     attributes_of_layers,
-    calls_of,
     check_calls,
     copy_operation,
-    is_functional,
     layers_within,
     recorded_arguments,
     refresh_shapes,
     run_calls,
+    shapes_within,
     standard_inputs,
 )
 from keras_grow.core.keras_private.inner_calls import (
@@ -65,6 +71,7 @@ __all__ = [
     "count_states",
     "forget_compiled_functions",
     "global_seed_state",
+    "graph_of",
     "hold",
     "inner_calls",
     "is_functional",
@@ -72,6 +79,7 @@ __all__ = [
     "keys_of",
     "layers_within",
     "memory_of",
+    "named_layers",
     "optimizers_of",
     "own_variables",
     "put_back",
@@ -85,8 +93,10 @@ __all__ = [
     "run_calls",
     "seed_states",
     "set_first_epoch",
+    "shapes_within",
     "slots_of",
     "standard_inputs",
     "states_passed",
     "trained_variables",
+    "walked_into",
 ]

@@ -10,7 +10,15 @@ import keras
 from keras import layers as kl
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
-__all__ = ["Call", "ConvLSTMCell", "count_states", "inner_calls", "is_recurrent", "refresh_states", "states_passed"]
+__all__ = [
+    "Call",
+    "ConvLSTMCell",
+    "count_states",
+    "inner_calls",
+    "is_recurrent",
+    "refresh_states",
+    "states_passed",
+]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from keras_grow.channels.budget import Budget
 from keras_grow.channels.graph import ChannelGraph
 from keras_grow.core import keras_private
 from keras_grow.core.float32_copy import in_float32
-from keras_grow.core.index_maps import along
+from keras_grow.core.index_maps import AxisChannels, along, channel_numbers, gather_index
 from keras_grow.core.widening import Widening
 from keras_grow.methods.base import GrowthMethod
 from keras_grow.methods.scoring_data import examples_in
@@ -122,12 +122,12 @@ class Splits:
         values: The neurons' smallest eigenvalues, of shape `(width,)`; infinite where the group
             can't be scored.
         directions: Path of each producing kernel -> directions of its shape, of norm 1 per neuron.
-        axes: Path of each producing kernel -> the axis of its neurons.
+        axes: Path of each producing kernel -> the channels along the axis of its neurons.
     """
 
     values: np.ndarray
     directions: dict[str, np.ndarray]
-    axes: dict[str, int]
+    axes: dict[str, AxisChannels]
 
 
 def draw_pieces(data: Any, examples: int, rng: np.random.Generator) -> list[tuple]:
@@ -211,8 +211,10 @@ def _random_splits(graph: ChannelGraph, name: str, rng: np.random.Generator) -> 
     for item, axis in graph.kernels(name, "output"):
         draw = rng.normal(size=tuple(item.variable.shape))
         others = tuple(a for a in range(draw.ndim) if a != axis.axis % draw.ndim)
-        size = np.sqrt(np.sum(draw**2, axis=others, keepdims=True))
-        directions[item.path], axes[item.path] = draw / size, axis.axis
+        numbers = channel_numbers(axis.segments, name, graph.groups[name].width)
+        size = np.sqrt(np.bincount(numbers, np.sum(draw**2, axis=others)))[numbers]
+        directions[item.path] = draw / along(size, axis.axis, draw.ndim)
+        axes[item.path] = axis
     return Splits(np.full(graph.groups[name].width, np.inf), directions, axes)
 
 
@@ -252,12 +254,10 @@ def find_factors(
 
 def _no_shifts(network: keras.Model, layers: Mapping[str, ScorableLayer], x: Any) -> list:
     """Returns zeros of the shapes of what comes out of the layers' activations."""
-    outputs = keras.Model(network.inputs, [layer.after for layer in layers.values()])
-    shapes = [tuple(t.shape) for t in keras_private.standard_inputs(network, x)]
-    return [
-        keras.ops.zeros(shape, tensor.dtype)
-        for shape, tensor in zip(outputs.compute_output_shape(shapes), outputs.outputs, strict=True)
-    ]
+    given = [tuple(t.shape) for t in keras_private.standard_inputs(network, x)]
+    shapes = keras_private.shapes_within(network, given)
+    outputs = [layer.after for layer in layers.values()]
+    return [keras.ops.zeros(shapes[id(tensor)], tensor.dtype) for tensor in outputs]
 
 
 def _factors(
@@ -354,8 +354,10 @@ def commit(name: str, splits: Splits, added: np.ndarray, step: float) -> Widenin
         offsets[sources == neuron] = np.linspace(1, -1, added[neuron] + 1)
     incoming = {}
     for path, direction in splits.directions.items():
-        axis = splits.axes[path]
-        moved = np.take(direction, sources, axis=axis) * along(offsets, axis, direction.ndim)
+        axis, segments = splits.axes[path].axis, splits.axes[path].segments
+        taken = gather_index(segments, {name: Widening(name, sources)})
+        steps = offsets[channel_numbers(segments, name, len(sources))]
+        moved = np.take(direction, taken, axis=axis) * along(steps, axis, direction.ndim)
         incoming[path] = (step * moved).astype("float32")
     unhelpful = np.sum(np.where(splits.values < 0, np.maximum(added - 1, 0), added))
     return Widening(name, sources, 1 / (added + 1)[sources], incoming, unhelpful=int(unhelpful))
