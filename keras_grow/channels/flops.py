@@ -25,7 +25,8 @@ def forward_flops(model: keras.Model) -> int:
     normalisation, activation, pooling, additions and whatever else costs a few operations per
     element (at three for a normalisation with its activation, 1.5 % on top of the count of a VGG16
     of width 16, 7 % for a MobileNetV1 of width 32), and operations that aren't layers. A
-    convolution counts its whole window at the borders too. A layer that is called several times counts several times.
+    convolution counts its whole window at the borders too. A layer that is called several times
+    counts several times.
 
     Args:
         model: A Functional model (a `GrowableModel` is one) or a built Sequential one.

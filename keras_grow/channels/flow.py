@@ -7,11 +7,12 @@ it doesn't understand freezes the groups that it touches, with a reason to read.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
-from keras_grow.channels.walk import Channels, Walk
+from keras_grow.channels.walk import Channels, Walk, attribute_at
 from keras_grow.core.index_maps import Segment
 from keras_grow.core.keras_private import Call
 
@@ -37,6 +38,21 @@ def dense(walk: Walk, call: Call, inputs: Inputs) -> Channels:
     """Sums over the channels that come in, and puts out new ones along the last axis."""
     layer = call.operation
     return walk.produce(layer, layer.units, last_axis(layer, _rank(call)))
+
+
+def produce_as(variables: Mapping[str, Any]) -> Callable[[Walk, Call, Inputs], Channels]:
+    """Returns the flow of a layer that puts out as many channels as its variables hold.
+
+    Args:
+        variables: Path of each variable -> its axes.
+    """
+    name, axis = next((name, a.output) for name, a in variables.items() if a.output is not None)
+
+    def flow(walk: Walk, call: Call, inputs: Inputs) -> Channels:
+        width = attribute_at(call.operation, name).shape[axis]
+        return walk.produce(call.operation, width, format_axis(call.operation, _rank(call)))
+
+    return flow
 
 
 def convolve(walk: Walk, call: Call, inputs: Inputs) -> Channels:
@@ -115,7 +131,16 @@ def unknown(walk: Walk, call: Call, inputs: Inputs) -> None:
 def reason_unknown(operation: Any) -> str:
     """Says that it isn't known what an operation does."""
     kind = type(operation).__name__
-    return f"what `{operation.name}` ({kind}) does to its channels isn't known"
+    reason = f"what `{operation.name}` ({kind}) does to its channels isn't known"
+    if isinstance(operation, keras.layers.Lambda):
+        return f"{reason}: make a layer class of its function, and `keras_grow.register_layer` it"
+    if isinstance(operation, keras.layers.Layer) and not _is_of_keras(operation):
+        return f"{reason}: say so by `keras_grow.register_layer`"
+    return reason
+
+
+def _is_of_keras(layer: keras.layers.Layer) -> bool:
+    return type(layer).__module__.split(".")[0] == "keras"
 
 
 def flatten(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:

@@ -55,6 +55,8 @@ class VariableChannels:
             "depthwise_initializer",
         )
         found = next((getattr(holder, each) for each in names if hasattr(holder, each)), None)
+        if found is None and self.variable.trainable:  # of a class that keeps none
+            return keras.initializers.Constant(float(keras.ops.mean(self.variable)))
         forgets = name == "bias" and getattr(holder, "unit_forget_bias", False)
         return forget_bias(found) if forgets else found
 

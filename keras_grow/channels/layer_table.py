@@ -245,6 +245,15 @@ ROWS: dict[type, Row] = {
     kl.ConvLSTM3D: _RECURRENT,
     kl.Bidirectional: Row(recurrent.bidirectional),
     kl.TimeDistributed: Row(recurrent.distributed),
+    keras_private.LayerScale: Row(
+        flow.carry,
+        axis=flow.last_axis,
+        variables={"gamma": Axes(through=-1)},
+        size="projection_dim",
+        multiply_adds=products.none,
+    ),
+    keras_private.StochasticDepth: _IDLE,
+    keras_private.CustomScaleLayer: _JOIN,
     kl.LayerNormalization: _MIXING,
     kl.GroupNormalization: _MIXING,
     kl.UnitNormalization: _MIXING,
@@ -274,50 +283,6 @@ def acts_as(operation: Any) -> str | None:
 def twins() -> dict[type, type]:
     """Returns plain layer type -> growable layer type."""
     return {kind: row.twin for kind, row in ROWS.items() if row.twin not in (None, kind)}
-
-
-def register_layer(kind: type, like: type) -> None:
-    """Says that a layer type of one's own does to its channels what a known one does.
-
-    What has the same name in both must mean the same: the variables that channels run through
-    (`kernel`, `bias`, `gamma`), and the width (`units`, `filters`). A layer that acts on each
-    channel alone, without weights, is like `keras.layers.ReLU`. A class that derives from
-    `keras_grow.layers.Growable` and from `like` becomes its growable kind, for
-    `GrowableModel.from_keras` and `to_keras` too, where it has none yet.
-
-    Args:
-        kind: The class of the layer.
-        like: The class of a layer that the package knows.
-
-    Raises:
-        TypeError: if `kind` is no class of layers.
-        ValueError: if `like` is not known.
-
-    Example:
-
-    >>> import keras, keras_grow
-    >>> class Sine(keras.layers.Layer):
-    ...     def call(self, inputs):
-    ...         return keras.ops.sin(inputs)
-    >>> keras_grow.register_layer(Sine, like=keras.layers.ReLU)
-    >>> inputs = keras.Input((8,))
-    >>> x = Sine()(keras_grow.layers.GrowableDense(4, name="hidden")(inputs))
-    >>> keras_grow.GrowableModel(inputs, keras.layers.Dense(3)(x)).widths
-    {'hidden': 4}
-    """
-    if not (isinstance(kind, type) and issubclass(kind, kl.Layer)):
-        raise TypeError(f"`kind` must be a class of Keras layers. Received: kind={kind!r}")
-    if like not in ROWS:
-        raise ValueError(
-            "`like` must be the class of a layer whose channels are understood: "
-            f"{', '.join(known.__name__ for known in ROWS)}. Received: like={like!r}"
-        )
-    row = ROWS[like]
-    grows = issubclass(kind, growable.Growable)
-    if row.twin is None and grows and issubclass(kind, like):
-        ROWS[like] = replace(row, twin=kind)
-    # Another class than the twin of `like` has none, or is its own.
-    ROWS[kind] = replace(row, twin=kind if grows else None)
 
 
 def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:

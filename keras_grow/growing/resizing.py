@@ -46,10 +46,10 @@ def widened(
     variables = _widen_variables(graph, chosen)
     others = models_sharing(model, [item.variable for item in variables])
     with ExitStack() as undo:
-        undo.callback(follow, others)
+        undo.callback(follow, model, others)
         before = _swap_in(undo, [model, *others], graph, chosen, variables)
         keras_private.check_calls(model, _operations_around(graph, set(chosen)))
-        follow(others)
+        follow(model, others)
         yield undo
         undo.pop_all()
     for held in before:

@@ -54,7 +54,7 @@ class WidenedCopy:
         norms = {item.layer_name for item in self._items if acts_as(item.layer) == "normalisation"}
         self._norms: dict[int, str] = {}
         for call in keras_private.calls_of(self._network):
-            if call.name in norms:
+            if call.name in norms and acts_as(call.operation) == "normalisation":
                 self._norms.setdefault(id(call.operation), call.name)
         self._moments = compiled(self._input_moments)
 

@@ -9,6 +9,7 @@ from keras_grow.core.keras_private.callbacks import memory_of, remember
 from keras_grow.core.keras_private.calls import (
     calls_of,
     graph_of,
+    input_layers,
     is_functional,
     named_layers,
     walked_into,
@@ -28,6 +29,9 @@ from keras_grow.core.keras_private.graph import (
 from keras_grow.core.keras_private.inner_calls import (
     Call,
     ConvLSTMCell,
+    CustomScaleLayer,
+    LayerScale,
+    StochasticDepth,
     count_states,
     inner_calls,
     states_passed,
@@ -59,7 +63,10 @@ from keras_grow.core.keras_private.variables import (
 __all__ = [
     "Call",
     "ConvLSTMCell",
+    "CustomScaleLayer",
     "Held",
+    "LayerScale",
+    "StochasticDepth",
     "TappedData",
     "adapter_of",
     "are_arrays",
@@ -74,6 +81,7 @@ __all__ = [
     "graph_of",
     "hold",
     "inner_calls",
+    "input_layers",
     "is_functional",
     "iterators_of",
     "keys_of",

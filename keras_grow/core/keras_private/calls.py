@@ -106,6 +106,15 @@ def walked_into(model: Any) -> bool:
     return graph_of(model) is not None and type(model).call in (Functional.call, Sequential.call)
 
 
+def input_layers(model: keras.Model) -> list[keras.layers.InputLayer]:
+    """Returns the input layers of a Functional model, or of a Sequential one if it is built.
+
+    Relies on `KerasTensor._keras_history` (keras/src/ops/node.py).
+    """
+    graph = graph_of(model)
+    return [] if graph is None else [t._keras_history.operation for t in graph.inputs]
+
+
 def _graph_called(node: Any) -> Any:
     """Returns the graph of the model that a node calls, if the call is nothing but its calls."""
     if not walked_into(node.operation):

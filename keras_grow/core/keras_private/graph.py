@@ -11,7 +11,7 @@ import keras
 from keras.src import backend as keras_backend
 
 from keras_grow.backend import is_out_of_memory, released_gradients
-from keras_grow.core.keras_private.calls import graph_of, nodes_of, placed_nodes
+from keras_grow.core.keras_private.calls import graph_of, input_layers, nodes_of, placed_nodes
 from keras_grow.core.keras_private.inner_calls import (
     Call,
     inner_calls,
@@ -240,9 +240,9 @@ def _refresh_model(model: keras.Model, shapes: Sequence[tuple]) -> None:
     graph = graph_of(model)
     if graph is None or [len(t.shape) for t in graph.inputs] != list(map(len, shapes)):
         return
-    for tensor, shape in zip(graph.inputs, shapes, strict=True):
+    for layer, tensor, shape in zip(input_layers(graph), graph.inputs, shapes, strict=True):
         # What the model leaves open stays so: it may be called on other lengths elsewhere.
         pairs = zip(tensor.shape, shape, strict=True)
         tensor._shape = tuple(a if a is None or b is None else b for a, b in pairs)
-        tensor._keras_history.operation._batch_shape = tensor._shape
+        layer._batch_shape = tensor._shape
     refresh_shapes(model)

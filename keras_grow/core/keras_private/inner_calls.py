@@ -8,11 +8,16 @@ from typing import Any
 
 import keras
 from keras import layers as kl
+from keras.src.applications.convnext import LayerScale, StochasticDepth
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
 __all__ = [
     "Call",
     "ConvLSTMCell",
+    "CustomScaleLayer",
+    "LayerScale",
+    "StochasticDepth",
     "count_states",
     "inner_calls",
     "is_recurrent",
