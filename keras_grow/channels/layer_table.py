@@ -295,8 +295,8 @@ def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
 
 def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | list | None:
     layer, row = call.operation, row_of(call.operation)
-    if keras_private.walked_into(layer):  # within a wrapper: elsewhere only its calls are seen
-        graph = keras_private.graph_of(layer)
+    graph = keras_private.graph_called(layer, call.inputs)
+    if graph is not None:  # within a wrapper, say: elsewhere only its calls are seen
         walk.maps.update(zip(map(id, graph.inputs), inputs, strict=True))
         walk.calls(keras_private.calls_of(graph, call.name))
         return [walk.maps.get(id(tensor)) for tensor in graph.outputs]

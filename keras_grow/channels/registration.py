@@ -102,8 +102,8 @@ def _row(kind: type, places: Mapping[str, Mapping[str, int]], size: str | None) 
         )
     if places["input"] and not places["output"]:
         raise ValueError(
-            "A layer that sums over channels puts out others: name the variables that hold those in "
-            f"`output`. Received: input={places['input']} and no `output`"
+            "A layer that sums over channels puts out others: name the variables that hold those "
+            f"in `output`. Received: input={places['input']} and no `output`"
         )
     if places["output"] and places["through"]:
         raise ValueError(

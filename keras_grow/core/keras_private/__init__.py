@@ -8,6 +8,7 @@ run.
 from keras_grow.core.keras_private.callbacks import memory_of, remember
 from keras_grow.core.keras_private.calls import (
     calls_of,
+    graph_called,
     graph_of,
     input_layers,
     is_functional,
@@ -78,6 +79,7 @@ __all__ = [
     "count_states",
     "forget_compiled_functions",
     "global_seed_state",
+    "graph_called",
     "graph_of",
     "hold",
     "inner_calls",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,16 +115,24 @@ def input_layers(model: keras.Model) -> list[keras.layers.InputLayer]:
     return [] if graph is None else [t._keras_history.operation for t in graph.inputs]
 
 
-def _graph_called(node: Any) -> Any:
-    """Returns the graph of the model that a node calls, if the call is nothing but its calls."""
-    if not walked_into(node.operation):
+def graph_called(operation: Any, inputs: Sequence[keras.KerasTensor]) -> Any:
+    """Returns the graph of a model that is called on tensors as they are; `None` otherwise."""
+    if not walked_into(operation):
         return None
-    graph, ours = graph_of(node.operation), node.input_tensors
-    alike = [len(t.shape) for t in ours] == [len(t.shape) for t in graph.inputs]
+    graph = graph_of(operation)
+    alike = [len(t.shape) for t in inputs] == [len(t.shape) for t in graph.inputs]
+    return graph if alike else None
+
+
+def _graph_called(node: Any) -> Any:
+    """Returns the graph that a node calls, where its tensors are each one of the node's."""
+    graph = graph_called(node.operation, node.input_tensors)
+    if graph is None:
+        return None
     passed = {*map(id, graph.inputs)}
     through = len({*map(id, graph.outputs)} - passed) < len(graph.outputs)
     masked = node.arguments.kwargs.get("mask") is not None
-    return graph if alike and not through and not masked else None
+    return None if through or masked else graph
 
 
 def nodes_of(graph: Any) -> list:
