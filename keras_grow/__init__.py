@@ -9,7 +9,7 @@ from keras_grow.callbacks.cost import CostMeter
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.growth_schedules import At, Every, OnPlateau, Schedule
 from keras_grow.callbacks.tensorboard import GrowthTensorBoard
-from keras_grow.channels.layer_table import register_layer
+from keras_grow.channels.registration import register_layer
 from keras_grow.core.widening import Widening
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.slots import register_slot

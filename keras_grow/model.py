@@ -77,9 +77,10 @@ class GrowableModel(TrainSteps, keras.Model):
     def from_keras(cls, model: keras.Model) -> GrowableModel:
         """Makes a growable copy of a Functional or Sequential model, its state kept.
 
-        Dense, Conv2D, DepthwiseConv2D and BatchNormalization layers become their growable kind;
-        what stays at its width, and why, is in `growth_report()`. All that the layers hold goes
-        along: weights, seeds, vocabularies, adapted statistics. The copy is not compiled.
+        Dense, Conv2D, DepthwiseConv2D and BatchNormalization layers become their growable kind, in
+        Functional and Sequential models within the model too; what stays at its width, and why, is
+        in `growth_report()`. All that the layers hold goes along: weights, seeds, vocabularies,
+        adapted statistics. The copy is not compiled.
 
         Args:
             model: A Functional model, or a Sequential one that is built.

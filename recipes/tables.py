@@ -103,7 +103,7 @@ class Row(NamedTuple):
 
     @property
     def size_of(self) -> Row | None:
-        """The grown row whose final size a static row has: `random`, which spreads growth evenly."""
+        """The grown row whose final size a static row has: `random`, which grows all alike."""
         return Row(*self[:2], "random", "neither") if self.method in STATIC else None
 
 

@@ -94,6 +94,6 @@ class GrowthTensorBoard(keras.callbacks.Callback):
 
     def _similarities(self) -> dict[str, np.ndarray]:
         return {
-            f"similarity/{kernel.path.rpartition('/')[0]}": pair_similarities(kernel, axis)
-            for kernel, axis in penalised_kernels(find_groups(self.model))
+            f"similarity/{kernel.path.removesuffix('/kernel')}": pair_similarities(kernel, *neurons)
+            for kernel, neurons in penalised_kernels(find_groups(self.model))
         }

@@ -20,12 +20,13 @@ _TRAINING_OVER_FORWARD = 3
 def forward_flops(model: keras.Model) -> int:
     """Counts the floating-point operations of one forward pass, per example.
 
-    Counted: the multiply-adds of dense layers and of every kind of convolution, two operations
-    each, at the shapes that the layers have now. Left out: biases, normalisation, activation,
-    pooling, additions and whatever else costs a few operations per element (at three for a
-    normalisation with its activation, 1.5 % on top of the count of a VGG16 of width 16, 7 % for a
-    MobileNetV1 of width 32), and operations that aren't layers. A convolution counts its whole
-    window at the borders too. A layer that is called several times counts several times.
+    Counted: the multiply-adds of dense layers, of every kind of convolution and of recurrent layers
+    (at each step), two operations each, at the shapes that the layers have now. Left out: biases,
+    normalisation, activation, pooling, additions and whatever else costs a few operations per
+    element (at three for a normalisation with its activation, 1.5 % on top of the count of a VGG16
+    of width 16, 7 % for a MobileNetV1 of width 32), and operations that aren't layers. A
+    convolution counts its whole window at the borders too. A layer that is called several times
+    counts several times.
 
     Args:
         model: A Functional model (a `GrowableModel` is one) or a built Sequential one.
@@ -35,8 +36,8 @@ def forward_flops(model: keras.Model) -> int:
 
     Raises:
         TypeError: if the model is neither.
-        ValueError: if it has a layer whose matrix products aren't known here (attention, a
-            recurrent layer), or no fixed input shape.
+        ValueError: if it has a layer whose matrix products aren't known here (attention), or no
+            fixed input shape.
 
     Example:
 
@@ -95,11 +96,22 @@ def _call_flops(call: keras_private.Call) -> int:
         return forward_flops(layer)
     rows = (ROWS[kind] for kind in type(layer).__mro__ if kind in ROWS)
     count = next((row.multiply_adds for row in rows), None)
+    inner = keras_private.inner_calls(call)
+    if inner:
+        return _times_called(call) * sum(map(_call_flops, inner))
     if count is None:
         _check_cheap(layer)
         return 0
     inputs, outputs = (_elements(layer, t.shape) for t in (call.inputs[0], call.outputs[0]))
     return 2 * count(layer, inputs, outputs)
+
+
+def _times_called(call: keras_private.Call) -> int:
+    """Returns how many times a layer calls those within it: once, or once a step."""
+    layer, (_, steps, *_) = call.operation, call.inputs[0].shape
+    if not isinstance(layer, (kl.RNN, kl.TimeDistributed)):
+        return 1
+    return _elements(layer, (None, steps))
 
 
 def _elements(layer: Any, shape: tuple) -> int:

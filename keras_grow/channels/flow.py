@@ -6,14 +6,14 @@ it doesn't understand freezes the groups that it touches, with a reason to read.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
 from keras_grow.channels.joins import Inputs, spans, spelled_out
-from keras_grow.channels.walk import Channels, Walk
-from keras_grow.core.keras_private import Call
+from keras_grow.channels.walk import Channels, Walk, attribute_at
+from keras_grow.core.keras_private import Call, inner_calls
 
 
 def last_axis(layer: Any, rank: int) -> int:
@@ -35,6 +35,21 @@ def dense(walk: Walk, call: Call, inputs: Inputs) -> Channels:
     """Sums over the channels that come in, and puts out new ones along the last axis."""
     layer = call.operation
     return walk.produce(layer, layer.units, last_axis(layer, _rank(call)))
+
+
+def produce_as(variables: Mapping[str, Any]) -> Callable[[Walk, Call, Inputs], Channels]:
+    """Returns the flow of a layer that puts out as many channels as its variables hold.
+
+    Args:
+        variables: Path of each variable -> its axes.
+    """
+    name, axis = next((name, a.output) for name, a in variables.items() if a.output is not None)
+
+    def flow(walk: Walk, call: Call, inputs: Inputs) -> Channels:
+        width = attribute_at(call.operation, name).shape[axis]
+        return walk.produce(call.operation, width, format_axis(call.operation, _rank(call)))
+
+    return flow
 
 
 def convolve(walk: Walk, call: Call, inputs: Inputs) -> Channels:
@@ -161,7 +176,8 @@ def normalise_groups(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
 def spectral(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     """SpectralNormalization: as the layer within, with a vector of what that one puts out."""
     layer = call.operation
-    (outputs,) = walk.visit(walk, replace(call, operation=layer.layer), inputs)
+    (inner,) = inner_calls(call)
+    (outputs,) = walk.visit(walk, inner, inputs)
     walk.carry(layer, outputs)
     if outputs is None or layer.kernel.shape[-1] != outputs.width:
         reason = f"`{layer.name}` normalises a kernel whose last axis isn't theirs"
@@ -236,10 +252,17 @@ def unknown(walk: Walk, call: Call, inputs: Inputs) -> None:
 
 def reason_unknown(operation: Any) -> str:
     """Says that it isn't known what an operation does."""
-    if isinstance(operation, keras.Model):
-        return f"`{operation.name}` is a model inside the model: call its layers one by one instead"
     kind = type(operation).__name__
-    return f"what `{operation.name}` ({kind}) does to its channels isn't known"
+    reason = f"what `{operation.name}` ({kind}) does to its channels isn't known"
+    if isinstance(operation, keras.layers.Lambda):
+        return f"{reason}: make a layer class of its function, and `keras_grow.register_layer` it"
+    if isinstance(operation, keras.layers.Layer) and not _is_of_keras(operation):
+        return f"{reason}: say so by `keras_grow.register_layer`"
+    return reason
+
+
+def _is_of_keras(layer: keras.layers.Layer) -> bool:
+    return type(layer).__module__.split(".")[0] == "keras"
 
 
 def _several(channels: Channels, times: int) -> Channels:

@@ -8,6 +8,7 @@ it. What the table doesn't know freezes the groups that it touches, with a reaso
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import keras
 
 from keras_grow.channels.layer_table import acts_as, visit
+from keras_grow.channels.recurrent import forget_bias
 from keras_grow.channels.walk import Walk, attribute_at
 from keras_grow.core import keras_private
 from keras_grow.core.index_maps import AxisChannels, Segment
@@ -26,22 +28,21 @@ class VariableChannels:
 
     Attributes:
         layer: The layer.
+        layer_name: Its name in the model: "encoder/conv1" within a model within the model.
         name: Path of attributes at which the layer holds the variable: "kernel", "cell.kernel".
+        path: Path of the variable in the model: Keras's own, if no other has the same.
         variable: The variable.
         axes: The channels along its axes.
         is_kernel: Whether it is a kernel: what inputs are multiplied with.
     """
 
     layer: keras.layers.Layer
+    layer_name: str
     name: str
+    path: str
     variable: keras.Variable
     axes: tuple[AxisChannels, ...]
     is_kernel: bool = False
-
-    @property
-    def path(self) -> str:
-        """Path of the variable in the model."""
-        return self.variable.path
 
     @property
     def initializer(self) -> Any:
@@ -53,7 +54,11 @@ class VariableChannels:
             f"{name.removesuffix('_kernel')}_initializer",
             "depthwise_initializer",
         )
-        return next((getattr(holder, each) for each in names if hasattr(holder, each)), None)
+        found = next((getattr(holder, each) for each in names if hasattr(holder, each)), None)
+        if found is None and self.variable.trainable:  # of a class that keeps none
+            return keras.initializers.Constant(float(keras.ops.mean(self.variable)))
+        forgets = name == "bias" and getattr(holder, "unit_forget_bias", False)
+        return forget_bias(found) if forgets else found
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ class ChannelGraph:
         variables: The variables that channels run through.
         sizes: The layers' own records of how many channels they put out.
         reasons: Layer name -> why nothing passes it, for layers in no group.
+        operations: Name -> layer or operation, of all that the model calls.
         fixed_parameters: Number of trainable parameters in variables without channels.
     """
 
@@ -110,6 +116,7 @@ class ChannelGraph:
     variables: tuple[VariableChannels, ...]
     sizes: tuple[LayerSize, ...]
     reasons: dict[str, str]
+    operations: dict[str, Any]
     fixed_parameters: int
 
     @property
@@ -141,7 +148,7 @@ class ChannelGraph:
         found: dict[str, dict[str, tuple[VariableChannels, AxisChannels]]] = {}
         for item, axis in self.touching(group, "through"):
             if acts_as(item.layer) == "normalisation":
-                found.setdefault(item.layer.name, {})[item.name] = (item, axis)
+                found.setdefault(item.layer_name, {})[item.name] = (item, axis)
         return found
 
 
@@ -156,10 +163,7 @@ def find_groups(model: keras.Model) -> ChannelGraph:
         The groups, growable or frozen, and the variables that they run through.
     """
     walk = Walk(visit)
-    for call in keras_private.calls_of(model):
-        inputs = [walk.maps.get(id(tensor)) for tensor in call.inputs]
-        for tensor, channels in zip(call.outputs, visit(walk, call, inputs), strict=True):
-            walk.maps[id(tensor)] = channels
+    walk.calls(keras_private.calls_of(model))
     for tensor in model.outputs:
         walk.freeze([walk.maps.get(id(tensor))], "it is an output of the model")
     return _finish(model, walk)
@@ -189,6 +193,7 @@ def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
             name, space.width, tuple(space.layers), tuple(space.producers), space.reason
         )
     variables = []
+    paths = Counter(v.path for v in {id(v): v for v in model.weights}.values())
     for layer, name, axes, is_kernel in walk.variables:
         channels = tuple(
             AxisChannels(axis, walk.named(along.segments), role, fresh)
@@ -197,11 +202,17 @@ def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
         )
         if channels:
             variable = attribute_at(layer, name)
-            variables.append(VariableChannels(layer, name, variable, channels, is_kernel))
+            layer_name = walk.name_of(layer)
+            path = variable.path if paths[variable.path] == 1 else f"{layer_name}/{name}"
+            variables.append(
+                VariableChannels(layer, layer_name, name, path, variable, channels, is_kernel)
+            )
     sizes = tuple(
         LayerSize(layer, attribute, index, walk.named(channels.segments))
         for layer, attribute, index, channels in walk.sizes
     )
     resizable = {id(item.variable) for item in variables}
     fixed = count_weights(v for v in model.trainable_variables if id(v) not in resizable)
-    return ChannelGraph(model, groups, tuple(variables), sizes, walk.reasons, fixed)
+    return ChannelGraph(
+        model, groups, tuple(variables), sizes, walk.reasons, walk.operations, fixed
+    )

@@ -15,9 +15,10 @@ import keras
 from keras import layers as kl
 
 from keras_grow import layers as growable
-from keras_grow.channels import flow, joins, moves, products
+from keras_grow.channels import flow, joins, moves, products, recurrent
 from keras_grow.channels.operations import OPERATIONS
 from keras_grow.channels.walk import Channels, Walk
+from keras_grow.core import keras_private
 from keras_grow.core.keras_private import Call
 
 # Activations that act on each channel alone; softmax and its kin mix them.
@@ -35,6 +36,8 @@ class Axes:
     Attributes:
         output: Axis of the channels that the layer puts out.
         input: Axis of the channels that the layer takes in, and sums over.
+        own: Axis of the channels that the layer puts out, where it sums over them too: the units
+            that a recurrent layer reads from the step before.
         through: Axis of the channels that the layer takes in and treats one by one.
         made: Axis of the channels that the layer puts out, where it makes each of some that it
             takes in, and of no others.
@@ -47,6 +50,7 @@ class Axes:
 
     output: int | None = None
     input: int | None = None
+    own: int | None = None
     through: int | None = None
     made: int | None = None
     fresh: float = 0.0
@@ -151,12 +155,32 @@ _BATCH_NORMALIZATION = Row(
     },
     acts_as="normalisation",
 )
+
+
+def _cell(gates: int, size: str = "units") -> Row:
+    """Returns the row of a recurrent cell: its units make its gates, side by side, from its inputs
+    and from themselves.
+    """
+    return Row(
+        recurrent.cell,
+        axis=flow.format_axis,
+        variables={
+            "kernel": Axes(input=-2, output=-1, blocks=gates, kernel=True),
+            "recurrent_kernel": Axes(own=-2, output=-1, blocks=gates, kernel=True),
+            "bias": Axes(output=-1, blocks=gates),
+        },
+        size=size,
+        multiply_adds=products.recurrent,
+    )
+
+
 _ACTIVATION = Row(flow.carry, acts_as="activation")
 _IDLE = Row(flow.carry, acts_as="idle")
 _DROPOUT = Row(flow.drop, size="noise_shape", acts_as="idle")
 _SPATIAL_DROPOUT = Row(flow.carry, axis=flow.format_axis, acts_as="idle")
 _POSITIONS = Row(flow.carry, axis=flow.format_axis)
 _GLOBAL_POOLING = Row(flow.pool_globally, axis=flow.format_axis)
+_RECURRENT = Row(recurrent.recurrent)
 _ALONG_AN_AXIS = Row(joins.along_an_axis, multiply_adds=products.none)
 _JOIN = Row(joins.join)
 # Of these there is one for each number of dimensions: `MaxPooling1D`, `2D`, `3D`. Some are not in
@@ -237,6 +261,29 @@ ROWS: dict[type, Row] = {
     kl.Normalization: Row(flow.standardise, multiply_adds=products.none),
     kl.EinsumDense: Row(flow.einsum_dense, multiply_adds=products.einsum_dense, acts_as="linear"),
     kl.Embedding: _EMBEDDING,
+    kl.SimpleRNNCell: _cell(1),
+    kl.GRUCell: _cell(3),
+    kl.LSTMCell: _cell(4),
+    keras_private.ConvLSTMCell: _cell(4, "filters"),
+    kl.StackedRNNCells: Row(recurrent.stacked),
+    kl.RNN: _RECURRENT,
+    kl.SimpleRNN: _RECURRENT,
+    kl.GRU: _RECURRENT,
+    kl.LSTM: _RECURRENT,
+    kl.ConvLSTM1D: _RECURRENT,
+    kl.ConvLSTM2D: _RECURRENT,
+    kl.ConvLSTM3D: _RECURRENT,
+    kl.Bidirectional: Row(recurrent.bidirectional),
+    kl.TimeDistributed: Row(recurrent.distributed),
+    keras_private.LayerScale: Row(
+        flow.carry,
+        axis=flow.last_axis,
+        variables={"gamma": Axes(through=-1)},
+        size="projection_dim",
+        multiply_adds=products.none,
+    ),
+    keras_private.StochasticDepth: _IDLE,
+    keras_private.CustomScaleLayer: _JOIN,
 }
 ROWS |= {
     getattr(kl, f"{name}{n}D"): row
@@ -276,67 +323,37 @@ def twins() -> dict[type, type]:
     return {kind: row.twin for kind, row in ROWS.items() if row.twin not in (None, kind)}
 
 
-def register_layer(kind: type, like: type) -> None:
-    """Says that a layer type of one's own does to its channels what a known one does.
-
-    What has the same name in both must mean the same: the variables that channels run through
-    (`kernel`, `bias`, `gamma`), and the width (`units`, `filters`). A layer that acts on each
-    channel alone, without weights, is like `keras.layers.ReLU`. A class that derives from
-    `keras_grow.layers.Growable` and from `like` becomes its growable kind, for
-    `GrowableModel.from_keras` and `to_keras` too, where it has none yet.
-
-    Args:
-        kind: The class of the layer.
-        like: The class of a layer that the package knows.
-
-    Raises:
-        TypeError: if `kind` is no class of layers.
-        ValueError: if `like` is not known.
-
-    Example:
-
-    >>> import keras, keras_grow
-    >>> class Sine(keras.layers.Layer):
-    ...     def call(self, inputs):
-    ...         return keras.ops.sin(inputs)
-    >>> keras_grow.register_layer(Sine, like=keras.layers.ReLU)
-    >>> inputs = keras.Input((8,))
-    >>> x = Sine()(keras_grow.layers.GrowableDense(4, name="hidden")(inputs))
-    >>> keras_grow.GrowableModel(inputs, keras.layers.Dense(3)(x)).widths
-    {'hidden': 4}
-    """
-    if not (isinstance(kind, type) and issubclass(kind, kl.Layer)):
-        raise TypeError(f"`kind` must be a class of Keras layers. Received: kind={kind!r}")
-    if like not in ROWS:
-        raise ValueError(
-            "`like` must be the class of a layer whose channels are understood: "
-            f"{', '.join(known.__name__ for known in ROWS)}. Received: like={like!r}"
-        )
-    row = ROWS[like]
-    grows = issubclass(kind, growable.Growable)
-    if row.twin is None and grows and issubclass(kind, like):
-        ROWS[like] = replace(row, twin=kind)
-    # Another class than the twin of `like` has none, or is its own.
-    ROWS[kind] = replace(row, twin=kind if grows else None)
-
-
 def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
     """Takes one call into a walk, and returns the channels of each of its outputs."""
+    walk.names.setdefault(id(call.operation), call.name)
+    walk.operations.setdefault(call.name, call.operation)
+    found = _visit(walk, call, inputs)
+    return found if isinstance(found, list) else [found] * len(call.outputs)
+
+
+def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | list | None:
     layer, row = call.operation, row_of(call.operation)
+    graph = keras_private.graph_called(layer, call.inputs)
+    if graph is not None:  # within a wrapper, say: elsewhere only its calls are seen
+        walk.maps.update(zip(map(id, graph.inputs), inputs, strict=True))
+        walk.calls(keras_private.calls_of(graph, call.name))
+        return [walk.maps.get(id(tensor)) for tensor in graph.outputs]
     if row is None:
         if getattr(layer, "trainable_weights", ()):  # nothing in it grows, whatever comes in
-            walk.reasons[layer.name] = flow.reason_unknown(layer)
-        return _of_each(call, flow.unknown(walk, call, inputs))
+            walk.reasons[call.name] = flow.reason_unknown(layer)
+        return flow.unknown(walk, call, inputs)
     inputs = [channels and walk.resolved(channels) for channels in inputs]
     call, inputs = _without_mask(walk, call, inputs)
     inputs = _entering(walk, row, call, inputs)
     if id(layer) in walk.seen:
-        return _of_each(call, _visit_again(walk, call, inputs))
-    found = _of_each(call, row.flow(walk, call, inputs))
-    outputs = found[0]
-    reason = _activation_reason(layer)
-    if reason:
-        walk.freeze(found, reason)
+        return _visit_again(walk, call, inputs)
+    outputs = row.flow(walk, call, inputs)
+    if isinstance(outputs, list):  # what it holds are layers, which have rows of their own
+        return outputs
+    for argument in ("activation", "recurrent_activation"):
+        reason = _activation_reason(layer, argument)
+        if reason:
+            walk.freeze([outputs], reason)
     holds = row.variables or id(layer) in walk.holders
     if holds or getattr(layer, row.size or "", None) is not None:
         walk.seen[id(layer)] = (inputs, outputs, _rank(call))
@@ -344,8 +361,8 @@ def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
     for name, axes in row.variables.items():
         walk.add_variable(layer, name, _along(axes, inputs[0], outputs), axes.kernel)
     if holds:
-        _freeze_untouchable(walk, layer, [*inputs, *found])
-    return found
+        _freeze_untouchable(walk, layer, [*inputs, outputs])
+    return outputs
 
 
 def _without_mask(walk: Walk, call: Call, inputs: flow.Inputs) -> tuple[Call, flow.Inputs]:
@@ -358,11 +375,6 @@ def _without_mask(walk: Walk, call: Call, inputs: flow.Inputs) -> tuple[Call, fl
     walk.freeze([channels for tensor, channels in pairs if tensor is mask], reason)
     kept = [pair for pair in pairs if pair[0] is not mask]
     return replace(call, inputs=[t for t, _ in kept]), [channels for _, channels in kept]
-
-
-def _of_each(call: Call, outputs: Any) -> list[Channels | None]:
-    """Returns the channels of each output, where a flow has said those of all."""
-    return outputs if isinstance(outputs, list) else [outputs] * len(call.outputs)
 
 
 def _entering(walk: Walk, row: Row, call: Call, inputs: flow.Inputs) -> flow.Inputs:
@@ -381,6 +393,9 @@ def _visit_again(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None
     layer = call.operation
     before, outputs, rank = walk.seen[id(layer)]
     reason = f"`{layer.name}` is shared by inputs that differ"
+    if len(before) != len(inputs):
+        walk.freeze([*before, *inputs, outputs], reason)
+        return None
     for first, again in zip(before, inputs, strict=True):
         walk.tie([first, again], reason)
     if _rank(call) == rank:
@@ -404,12 +419,12 @@ def _note_size(walk: Walk, layer: Any, row: Row, outputs: Channels | None, rank:
 
 def _along(axes: Axes, inputs: Channels | None, outputs: Channels | None) -> list[tuple]:
     """Lists (axis, channels, role, fresh value) of one variable."""
-    if outputs is not None:
-        outputs = Channels(outputs.axis, outputs.segments * axes.blocks)
+    side_by_side = outputs and Channels(outputs.axis, outputs.segments * axes.blocks)
     return [
         (axis, channels, role, axes.fresh)
         for axis, channels, role in (
-            (axes.output, outputs, "output"),
+            (axes.output, side_by_side, "output"),
+            (axes.own, outputs, "input"),
             (axes.input, inputs, "input"),
             (axes.through, inputs, "through"),
             (axes.made, outputs, "through"),
@@ -428,9 +443,9 @@ def _freeze_untouchable(walk: Walk, layer: kl.Layer, maps: list) -> None:
         walk.freeze(maps, f"`{layer.name}` has LoRA weights")
 
 
-def _activation_reason(layer: Any) -> str | None:
+def _activation_reason(layer: Any, argument: str = "activation") -> str | None:
     """Says why a layer's activation keeps its channels from growing, if it does."""
-    activation = getattr(layer, "activation", None)
+    activation = getattr(layer, argument, None)
     if activation is None or _acts_alone(activation):
         return None
     name, row = getattr(activation, "__name__", type(activation).__name__), row_of(activation)

@@ -43,6 +43,12 @@ def einsum_dense(layer: Any, inputs: int, outputs: int) -> int:
     return math.prod(size for label, size in sizes if label not in output) * outputs
 
 
+def recurrent(layer: Any, inputs: int, outputs: int) -> int:
+    """One step of a cell: each weight is used once, or once per position of a convolution."""
+    weights = math.prod(layer.kernel.shape) + math.prod(layer.recurrent_kernel.shape)
+    return weights * (outputs // layer.recurrent_kernel.shape[-2])
+
+
 def none(layer: Any, inputs: int, outputs: int) -> int:
     """Weights with several axes, but one use of each per element; a look-up."""
     return 0

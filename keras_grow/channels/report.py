@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import keras
 
 from keras_grow.channels.graph import ChannelGraph
+from keras_grow.core import keras_private
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class LayerReport:
     """One row of a growth report.
 
     Attributes:
-        layer: Name of the layer.
+        layer: Name of the layer, after those of the models within the model that it is in.
         kind: Its type.
         group: Name of the channel group that it puts out, or `None`.
         width: Number of channels of the group, or `None`.
@@ -66,15 +67,13 @@ def report(model: keras.Model, graph: ChannelGraph) -> GrowthReport:
             groups_of.setdefault(layer, []).append(group)
     return GrowthReport(
         tuple(
-            _row(layer, groups_of.get(layer.name, []), graph)
-            for layer in model.layers
-            if not isinstance(layer, keras.layers.InputLayer)
+            _row(name, type(layer).__name__, groups_of.get(name, []), graph)
+            for name, layer in keras_private.named_layers(model)
         )
     )
 
 
-def _row(layer: keras.layers.Layer, groups: list, graph: ChannelGraph) -> LayerReport:
-    name, kind = layer.name, type(layer).__name__
+def _row(name: str, kind: str, groups: list, graph: ChannelGraph) -> LayerReport:
     if not groups:
         return LayerReport(name, kind, None, None, False, graph.reasons.get(name, ""))
     frozen = [group.frozen for group in groups if group.frozen]

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_grow.core.index_maps import Segment, length_at
+from keras_grow.core.keras_private import Call
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Channels:
 
 
 def attribute_at(layer: keras.layers.Layer, path: str) -> Any:
-    """Returns what a layer holds at a path of attributes, such as "cell.kernel"; `None` if nothing.
+    """Returns what a layer holds at a path, such as "cell.kernel" or "cells.0"; `None` if nothing.
 
     Example:
 
@@ -41,7 +42,7 @@ def attribute_at(layer: keras.layers.Layer, path: str) -> Any:
     4
     """
     for name in path.split("."):
-        layer = getattr(layer, name, None)
+        layer = layer[int(name)] if name.isdecimal() else getattr(layer, name, None)
     return layer
 
 
@@ -65,10 +66,15 @@ class _Space:
 
 
 class Walk:
-    """The state of one walk: the spaces, which of them are one group, and the maps so far."""
+    """The state of one walk: the spaces, which of them are one group, and the maps so far.
 
-    def __init__(self, visit: Callable):
-        self.visit = visit  # takes a call into the walk: of a layer within another, too
+    Args:
+        visit: Takes the walk, a call and the channels of its inputs, and returns those of its
+            outputs: layers that call others go through it.
+    """
+
+    def __init__(self, visit: Callable[[Walk, Call, list], list]):
+        self.visit = visit
         self.spaces: list[_Space] = []
         self.parents: list[int] = []
         # Spaces that turned out to be made of channels of others -> those, in their order.
@@ -80,16 +86,30 @@ class Walk:
         self.seen: dict[int, tuple[list, Channels | None, int]] = {}
         self.sizes: list[tuple[Any, str, int | None, Channels]] = []
         self.reasons: dict[str, str] = {}
+        # Of operations, as they are called first; and the other way round.
+        self.names: dict[int, str] = {}
+        self.operations: dict[str, Any] = {}
+
+    def calls(self, calls: Iterable[Call]) -> None:
+        """Takes calls into the walk, inputs first."""
+        for call in calls:
+            inputs = [self.maps.get(id(tensor)) for tensor in call.inputs]
+            found = self.visit(self, call, inputs)
+            self.maps.update(zip(map(id, call.outputs), found, strict=True))
+
+    def name_of(self, layer: Any) -> str:
+        """Returns the name of a layer in the model: after those of the models that it is in."""
+        return self.names.get(id(layer), layer.name)
 
     def produce(
         self, layer: keras.layers.Layer, width: int, axis: int, part: str | None = None
     ) -> Channels:
         """Opens a new space of channels, which get a name of their own where `part` says so."""
-        number = self._open(width)
+        number, name = self._open(width), self.name_of(layer)
         space = self.spaces[number]
-        space.layers.append(layer.name)
-        space.producers.append(layer.name)
-        space.name = layer.name if part is None else f"{layer.name}/{part}"
+        space.layers.append(name)
+        space.producers.append(name)
+        space.name = name if part is None else f"{name}/{part}"
         return Channels(axis, (Segment(number, width),))
 
     def _open(self, width: int) -> int:
@@ -192,13 +212,14 @@ class Walk:
         known = [channels for channels in inputs if channels is not None]
         self.freeze(known, reason)
         if known:
-            self.reasons[layer.name] = reason
+            self.reasons[self.name_of(layer)] = reason
 
     def carry(self, layer: Any, channels: Channels | None) -> None:
         """Notes that a layer carries the channels."""
+        name = self.name_of(layer)
         for space in self.spaces_of(channels):
-            if layer.name not in space.layers:
-                space.layers.append(layer.name)
+            if name not in space.layers:
+                space.layers.append(name)
 
     def tie(self, maps: list[Channels | None], reason: str) -> Channels | None:
         """Makes maps one and the same, channel by channel."""

@@ -6,6 +6,7 @@ import random
 
 import keras
 
+from keras_grow.core import keras_private
 from keras_grow.core.model_copy import copy_model
 
 _HALF = ("float16", "bfloat16")
@@ -26,7 +27,7 @@ def copy_in_float32(model: keras.Model) -> keras.Model:
 
 def in_float32(model: keras.Model) -> keras.Model:
     """Returns the model, or a copy in float32 where it computes in half precision."""
-    half = any(layer.compute_dtype in _HALF for layer in model.layers)
+    half = any(layer.compute_dtype in _HALF for layer in keras_private.layers_within(model))
     return copy_in_float32(model) if half else model
 
 

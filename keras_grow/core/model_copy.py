@@ -29,8 +29,7 @@ def copy_model(
 
     Args:
         model: The model.
-        kinds: Layer type -> the type that it has in the copy. Layers of models within the model
-            keep theirs.
+        kinds: Layer type -> the type that it has in the copy, in models within the model too.
         dtype_of: The dtype policy that a layer has in the copy; `None` for its own.
 
     Raises:
@@ -49,7 +48,8 @@ class _Copier:
 
     def __init__(self, model: keras.Model, kinds: Mapping[type, type], dtype_of: Callable):
         self._layers = model.layers
-        self._kind_of = {id(layer): kinds.get(type(layer)) for layer in self._layers}
+        within = keras_private.layers_within(model)
+        self._kind_of = {id(layer): kinds.get(type(layer)) for layer in within}
         self._dtype_of = dtype_of
         self._copies: dict[int, keras.Layer] = {}
 
@@ -62,7 +62,7 @@ class _Copier:
         """Copies a Functional model, as one of Keras's own class that is not compiled."""
         # Keras compiles the clone of a compiled model from names, and calls the inputs otherwise.
         plain = keras.Model(model.input, model.output, name=model.name)
-        layer_of = {id(layer.output): layer for layer in _input_layers(plain)}
+        layer_of = {id(layer.output): layer for layer in keras_private.input_layers(plain)}
         inputs = keras.tree.map_structure(
             lambda tensor: self._input_like(layer_of[id(tensor)]), model.input
         )
@@ -92,7 +92,7 @@ class _Copier:
             copy = self.functional(layer)
             return copy if type(copy) is kind else kind(copy.input, copy.output, name=layer.name)
         if type(layer) is keras.Sequential:
-            first = map(self._input_like, _input_layers(layer))
+            first = map(self._input_like, keras_private.input_layers(layer))
             return keras.Sequential([*first, *map(self.copied, layer.layers)], name=layer.name)
         errors = []
         for make in self._ways(layer, kind):
@@ -195,11 +195,6 @@ def _config(layer: keras.Layer) -> dict[str, Any]:
             return {**arguments, **layer.get_config()}
         except Exception:  # of the layer's own code, or because it has no config
             return arguments
-
-
-def _input_layers(model: keras.Model) -> list[keras.layers.InputLayer]:
-    layers = keras_private.layers_within(model)
-    return [layer for layer in layers if isinstance(layer, keras.layers.InputLayer)]
 
 
 def _is_built_like_functional(kind: type) -> bool:

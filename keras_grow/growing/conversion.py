@@ -34,7 +34,11 @@ def with_growable_layers(model: keras.Model, kind: type = keras.Model) -> keras.
     if not (isinstance(model, keras.Sequential) or keras_private.is_functional(model)):
         raise TypeError(
             "Only Functional and Sequential models can grow: the calls of a subclassed model "
-            f"can't be read. Received: {type(model).__name__} `{model.name}`"
+            "can't be read. Call its layers on an input in the order of its `call`:\n"
+            "    inputs = keras.Input(shape)\n"
+            "    model = keras.Model(inputs, head(body(inputs)))\n"
+            "and make layers of what it does beside them (`keras_grow.register_layer` says what "
+            f"those do to channels). Received: {type(model).__name__} `{model.name}`"
         )
     _check_class(model, kind)
     if isinstance(model, keras.Sequential):

@@ -46,10 +46,10 @@ def widened(
     variables = _widen_variables(graph, chosen)
     others = models_sharing(model, [item.variable for item in variables])
     with ExitStack() as undo:
-        undo.callback(follow, others)
+        undo.callback(follow, model, others)
         before = _swap_in(undo, [model, *others], graph, chosen, variables)
-        keras_private.check_calls(model, _names_around(graph, set(chosen)))
-        follow(others)
+        keras_private.check_calls(model, _operations_around(graph, set(chosen)))
+        follow(model, others)
         yield undo
         undo.pop_all()
     for held in before:
@@ -68,11 +68,11 @@ def widen_model(model: keras.Model, graph: ChannelGraph, widenings: Sequence[Wid
         undo.pop_all()
 
 
-def _names_around(graph: ChannelGraph, groups: Collection[str]) -> set[str]:
-    """Returns the names of the layers that produce, carry or sum over channels of some groups."""
+def _operations_around(graph: ChannelGraph, groups: Collection[str]) -> list:
+    """Returns the operations that produce, carry or sum over channels of some groups."""
     names = {name for group in groups for name in graph.groups[group].layers}
-    readers = (item for group in groups for item, _ in graph.touching(group, "input"))
-    return names | {item.layer.name for item in readers}
+    readers = [item.layer for group in groups for item, _ in graph.touching(group, "input")]
+    return [graph.operations[name] for name in names] + readers
 
 
 def _check(graph: ChannelGraph, chosen: dict[str, Widening]) -> None:

@@ -13,21 +13,21 @@ from keras_grow.core import keras_private
 
 
 def models_sharing(model: keras.Model, variables: Collection[keras.Variable]) -> list[keras.Model]:
-    """Returns the models, beside a model and its parts, that hold any of some variables.
+    """Returns the models, beside a model, that hold any of some variables.
 
     A feature extractor `keras.Model(model.input, model.get_layer("h2").output)` is one, and so is
-    another network with a trunk in common. No layer knows of them: they are found among all objects
-    that live.
+    another network with a trunk in common, or a model within the model, which may have been
+    compiled and trained by itself. No layer knows of them: they are found among all objects that
+    live.
 
     Args:
         model: The model.
         variables: Some of its variables.
     """
     held = {id(variable) for variable in variables}
-    parts = {id(layer) for layer in keras_private.layers_within(model)}
 
     def sharing(other: keras.Model) -> bool:
-        return id(other) not in parts and any(id(v) in held for v in other.variables)
+        return other is not model and any(id(v) in held for v in other.variables)
 
     if any(map(sharing, _living_models())):
         gc.collect()  # a model that nobody holds any more lives until then
@@ -43,14 +43,20 @@ def _living_models() -> Iterator[keras.Model]:
     return compress(objects, map(kinds.__contains__, types))
 
 
-def follow(others: Sequence[keras.Model]) -> None:
+def follow(model: keras.Model, others: Sequence[keras.Model]) -> None:
     """Brings models up to date with layers of theirs that another model has widened.
+
+    Args:
+        model: The model that was widened, all models within it included.
+        others: The models that share layers with it.
 
     Raises:
         ValueError: if one of them could not be called any more.
     """
+    within = keras_private.layers_within(model)
+    parts = {id(part) for layer in within for part in (layer, keras_private.graph_of(layer))}
     for other in others:
-        if keras_private.is_functional(other):
+        if keras_private.is_functional(other) and id(other) not in parts:
             with _named(other):
                 keras_private.refresh_shapes(other)
                 keras_private.check_calls(other)

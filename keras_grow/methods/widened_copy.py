@@ -51,12 +51,11 @@ class WidenedCopy:
         self._targets = [twin_of[id(item.variable)] for item in self._items]
         self.present = [keras.ops.convert_to_numpy(target) for target in self._targets]
         widen_model(self._network, find_groups(self._network), widenings)
-        norms = {item.layer.name for item in self._items if acts_as(item.layer) == "normalisation"}
-        calls = [
-            call for call in keras_private.calls_of(self._network) if call.operation.name in norms
-        ]
-        self._norms = [call.operation for call in calls]
-        self._probe = calls and keras.Model(self._network.input, [c.inputs[0] for c in calls])
+        norms = {item.layer_name for item in self._items if acts_as(item.layer) == "normalisation"}
+        self._norms: dict[int, str] = {}
+        for call in keras_private.calls_of(self._network):
+            if call.name in norms and acts_as(call.operation) == "normalisation":
+                self._norms.setdefault(id(call.operation), call.name)
         self._moments = compiled(self._input_moments)
 
     def values(self, present: Sequence, widenings: Mapping[str, Widening]) -> list:
@@ -83,13 +82,26 @@ class WidenedCopy:
             outputs = self._network(x, training=False)
         return self._model.task_loss(x, y, outputs, sample_weight, scope.losses)
 
-    def norm_inputs(self, values: Sequence, x: Any) -> list[tuple[Any, Any]]:
-        """Returns (normalisation, what goes into it) for all that widened channels run through."""
+    def norm_inputs(self, values: Sequence, x: Any) -> list[tuple[str, Any, list[int]]]:
+        """Looks at what goes into the normalisations that widened channels run through.
+
+        Not into those within a wrapper (TimeDistributed), where nobody sees it.
+
+        Returns:
+            For each call of one: its name, its inputs, and their axes beside that of the channels.
+        """
         if not self._norms:
             return []
+        found = []
+
+        def see(operation, inputs):
+            if id(operation) in self._norms:
+                name, axes = self._norms[id(operation)], axes_beside_channels(operation, inputs[0])
+                found.append((name, inputs[0], axes))
+
         with self._holding(values):
-            inputs = self._probe(x, training=False)
-        return list(zip(self._norms, keras.tree.flatten(inputs), strict=True))
+            keras_private.run_calls(self._network, x, see=see)
+        return found
 
     def measure(self, values: Sequence, batches: Sequence[tuple]) -> Moments:
         """Measures the statistics of what goes into the normalisations.
@@ -106,16 +118,17 @@ class WidenedCopy:
         values = [keras.ops.convert_to_tensor(value) for value in values]
         pairs: dict[str, list] = {}
         for x, *_ in batches:
-            for norm, pair in zip(self._norms, self._moments(values, x), strict=True):
-                pair = [keras.ops.convert_to_numpy(value).astype("float64") for value in pair]
-                pairs.setdefault(norm.name, []).append(pair)
+            for norm, of_batch in self._moments(values, x).items():
+                for pair in of_batch:
+                    pair = [keras.ops.convert_to_numpy(value).astype("float64") for value in pair]
+                    pairs.setdefault(norm, []).append(pair)
         return {name: _pool(of_batches) for name, of_batches in pairs.items()}
 
-    def _input_moments(self, values: Sequence, x: Any) -> list:
-        return [
-            keras.ops.moments(value, axes_beside_channels(norm, value))
-            for norm, value in self.norm_inputs(values, x)
-        ]
+    def _input_moments(self, values: Sequence, x: Any) -> dict[str, list]:
+        moments: dict[str, list] = {}
+        for norm, value, axes in self.norm_inputs(values, x):
+            moments.setdefault(norm, []).append(keras.ops.moments(value, axes))
+        return moments
 
     def _holding(self, values: Sequence) -> keras.StatelessScope:
         mapping = list(zip(self._targets, values, strict=True))

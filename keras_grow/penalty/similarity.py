@@ -30,13 +30,14 @@ RELATIVE_FLOOR = 1e-3
 ABSOLUTE_FLOOR = 1e-4
 
 
-def neuron_rows(kernel: Any, axis: int = -1) -> Any:
+def neuron_rows(kernel: Any, axis: int = -1, blocks: int = 1) -> Any:
     """Returns a kernel as one row per neuron.
 
     Args:
         kernel: Array, tensor or `keras.Variable` of any shape.
         axis: The axis of the neurons: -1 for the kernel of a dense layer or a convolution, -2 for
             that of a depthwise convolution.
+        blocks: How many times the neurons lie side by side along it: 4 for the gates of an LSTM.
 
     Returns:
         Tensor of shape `(neurons, rest)`, in the kernel's type.
@@ -52,15 +53,16 @@ def neuron_rows(kernel: Any, axis: int = -1) -> Any:
     >>> neuron_rows(np.ones((3, 3, 4, 1), "float32"), axis=-2).shape
     TensorShape([4, 9])
     """
-    return ops.transpose(neuron_columns(kernel, axis))
+    return ops.transpose(neuron_columns(kernel, axis, blocks))
 
 
-def similarity_map(kernel: Any, axis: int = -1) -> Any:
+def similarity_map(kernel: Any, axis: int = -1, blocks: int = 1) -> Any:
     """Computes the cosine similarity of each pair of neurons (Eq. 1).
 
     Args:
         kernel: Array, tensor or `keras.Variable` of any shape.
         axis: The axis of the neurons. Defaults to the last.
+        blocks: How many times the neurons lie side by side along it.
 
     Returns:
         float32 tensor of shape `(neurons, neurons)`, values from -1 to 1. The row and the column of
@@ -80,17 +82,18 @@ def similarity_map(kernel: Any, axis: int = -1) -> Any:
 
     Reference: Sakai and Hotta, Eq. 1.
     """
-    columns = neuron_columns(kernel, axis)
+    columns = neuron_columns(kernel, axis, blocks)
     unit, _ = unit_columns(ops.cast(columns, "float32"), smallest_square(columns))
     return ops.matmul(ops.transpose(unit), unit)
 
 
-def mean_similarity(kernel: Any, axis: int = -1) -> Any:
+def mean_similarity(kernel: Any, axis: int = -1, blocks: int = 1) -> Any:
     """Computes the mean |cosine similarity| over the pairs of different neurons (Eq. 2).
 
     Args:
         kernel: Array, tensor or `keras.Variable` of any shape.
         axis: The axis of the neurons. Defaults to the last.
+        blocks: How many times the neurons lie side by side along it.
 
     Returns:
         float32 scalar from 0 (all orthogonal) to 1 (all parallel). One neuron gives 0.
@@ -107,7 +110,7 @@ def mean_similarity(kernel: Any, axis: int = -1) -> Any:
 
     Reference: Sakai and Hotta, Eq. 2.
     """
-    return mean_over_pairs(ops.abs(off_diagonal(similarity_map(kernel, axis))))
+    return mean_over_pairs(ops.abs(off_diagonal(similarity_map(kernel, axis, blocks))))
 
 
 def weight_drift(
@@ -158,7 +161,7 @@ def weight_drift(
     return ops.abs(drift) if form == "absolute" else drift
 
 
-def neuron_columns(kernel: Any, axis: int) -> Any:
+def neuron_columns(kernel: Any, axis: int, blocks: int = 1) -> Any:
     """Returns a kernel as one column per neuron, which is how Keras stores most of them."""
     if not hasattr(kernel, "shape") and not isinstance(kernel, list):
         raise TypeError(
@@ -170,7 +173,7 @@ def neuron_columns(kernel: Any, axis: int) -> Any:
             "`axis` must be an axis of the kernel, that of its neurons. Received: "
             f"axis={axis}, kernel of shape {tuple(kernel.shape)}"
         )
-    neurons = kernel.shape[axis]
+    neurons = kernel.shape[axis] // blocks
     return ops.reshape(
         ops.moveaxis(kernel, axis, -1), (math.prod(kernel.shape) // max(neurons, 1), neurons)
     )
@@ -205,10 +208,11 @@ def mean_over_pairs(values: Any) -> Any:
     return ops.sum(values, (-2, -1)) / max(neurons * (neurons - 1), 1)
 
 
-def pair_similarities(kernel: Any, axis: int = -1) -> np.ndarray:
+def pair_similarities(kernel: Any, axis: int = -1, blocks: int = 1) -> np.ndarray:
     """Computes the cosine similarities of a kernel's neurons, each pair once, `(pairs,)`."""
     if len(kernel.shape) < 2:
         raise ValueError(f"A kernel must have 2 axes or more. Received: shape {kernel.shape}")
-    similarities = keras.ops.convert_to_numpy(similarity_map(kernel, axis)).astype("float64")
+    similarities = keras.ops.convert_to_numpy(similarity_map(kernel, axis, blocks))
+    similarities = similarities.astype("float64")
     pairs = similarities[np.triu_indices_from(similarities, k=1)]
     return np.clip(pairs, -1.0, 1.0)  # rounding puts equal neurons at 1.0000001

@@ -125,7 +125,11 @@ class SimilarityPenalty:
         check_choice("per", self.per, PER)
 
     def __call__(
-        self, kernels: Sequence[Any], axes: Sequence[int], reference_sums: Any
+        self,
+        kernels: Sequence[Any],
+        axes: Sequence[int],
+        reference_sums: Any,
+        blocks: Sequence[int] | None = None,
     ) -> PenaltyTerms:
         """Computes the penalty.
 
@@ -137,12 +141,13 @@ class SimilarityPenalty:
             axes: The axis of the neurons of each kernel.
             reference_sums: The sums of weights to compare with, shape `(layers,)`: the `sums` of
                 an earlier call. They are constants for the gradient.
+            blocks: How many times the neurons of each kernel lie side by side. Defaults to once.
 
         Raises:
             ValueError: if there are no kernels, or not as many axes and sums as kernels.
         """
         _check_lengths(kernels, axes, reference_sums)
-        groups = _stack_equal_shapes(kernels, axes)
+        groups = _stack_equal_shapes(kernels, axes, blocks or [1] * len(kernels))
         order = [layer for group in groups for layer in group.layers]
         similarity = self._similarity(groups)
         sums = _per_layer(lambda group: ops.sum(group.columns, (-2, -1)), groups)
@@ -191,11 +196,13 @@ class _Group(NamedTuple):
     smallest_square: float
 
 
-def _stack_equal_shapes(kernels: Sequence[Any], axes: Sequence[int]) -> list[_Group]:
+def _stack_equal_shapes(
+    kernels: Sequence[Any], axes: Sequence[int], blocks: Sequence[int]
+) -> list[_Group]:
     """Stacks the kernels that have as many rows and columns: one operation serves all of them."""
     groups: dict[tuple, list[tuple[int, Any]]] = {}
-    for layer, (kernel, axis) in enumerate(zip(kernels, axes, strict=True)):
-        columns = neuron_columns(kernel, axis)
+    for layer, (kernel, *neurons) in enumerate(zip(kernels, axes, blocks, strict=True)):
+        columns = neuron_columns(kernel, *neurons)
         key = (*columns.shape, smallest_square(columns))
         groups.setdefault(key, []).append((layer, ops.cast(columns, "float32")))
     return [

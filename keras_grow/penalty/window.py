@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -12,10 +12,23 @@ from keras_grow.penalty.similarity import mean_similarity
 from keras_grow.penalty.similarity_penalty import PenaltyTerms, SimilarityPenalty
 
 
-def penalised_kernels(graph: ChannelGraph) -> list[tuple[keras.Variable, int]]:
-    """Returns the kernels of the layers that can grow, each with the axis of its neurons."""
+class Neurons(NamedTuple):
+    """Where the neurons lie in a kernel.
+
+    Attributes:
+        axis: Their axis.
+        blocks: How many times they lie side by side along it: once for each gate of a recurrent
+            layer.
+    """
+
+    axis: int
+    blocks: int = 1
+
+
+def penalised_kernels(graph: ChannelGraph) -> list[tuple[keras.Variable, Neurons]]:
+    """Returns the kernels of the layers that can grow, each with where its neurons lie."""
     return [
-        (item.variable, axis.axis)
+        (item.variable, Neurons(axis.axis, len(axis.segments) if axis.role == "output" else 1))
         for item in graph.variables
         if item.is_kernel
         for axis in item.axes
@@ -36,7 +49,7 @@ def model_similarity(graph: ChannelGraph) -> float:
             f"Model `{graph.model.name}` has no layer that can grow, so there are no neurons to "
             "compare: see `model.growth_report()`."
         )
-    values = [mean_similarity(kernel, axis) for kernel, axis in kernels]
+    values = [mean_similarity(kernel, *neurons) for kernel, neurons in kernels]
     return float(keras.ops.mean(keras.ops.stack(values)))
 
 
@@ -91,7 +104,7 @@ class PenaltyWindow:
 
     Args:
         penalty: The penalty.
-        kernels: Pairs of a kernel and the axis of its neurons.
+        kernels: Pairs of a kernel and where its neurons lie.
         epochs_left: Epochs for which it stays armed.
         sums: The sums of weights to compare with. Defaults to the present ones.
 
@@ -102,17 +115,19 @@ class PenaltyWindow:
     def __init__(
         self,
         penalty: SimilarityPenalty,
-        kernels: Sequence[tuple[keras.Variable, int]],
+        kernels: Sequence[tuple[keras.Variable, Neurons]],
         epochs_left: int,
         sums: Sequence[float] | None = None,
     ):
         self.penalty = penalty
         self.kernels = [kernel for kernel, _ in kernels]
-        self.axes = [axis for _, axis in kernels]
+        self.axes = [neurons.axis for _, neurons in kernels]
+        self.blocks = [neurons.blocks for _, neurons in kernels]
         if sums is None:
             # The penalty's own sums, to the last bit: |log r| has a kink where nothing changed.
             zeros = keras.ops.zeros(len(self.kernels))
-            sums = keras.ops.convert_to_numpy(penalty(self.kernels, self.axes, zeros).sums)
+            terms = penalty(self.kernels, self.axes, zeros, self.blocks)
+            sums = keras.ops.convert_to_numpy(terms.sums)
         self.state = WindowState(epochs_left, sums)
 
     @property
@@ -132,7 +147,7 @@ class PenaltyWindow:
 
     def _armed(self) -> tuple:
         sums = keras.ops.convert_to_tensor(self.state.sums)
-        return tuple(self.penalty(self.kernels, self.axes, sums))
+        return tuple(self.penalty(self.kernels, self.axes, sums, self.blocks))
 
     def _idle(self) -> tuple:
         zero = keras.ops.zeros((), "float32")

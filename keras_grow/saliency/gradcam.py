@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_grow.backend import compiled, vjp
-from keras_grow.core.keras_private import run_calls
+from keras_grow.core.keras_private import run_calls, shapes_within
 
 
 def gradcam(
@@ -56,7 +56,7 @@ def gradcam(
         weights = ops.mean(gradient, axis=(1, 2), keepdims=True)
         return ops.relu(ops.sum(weights * activations, axis=-1))
 
-    shape = keras.Model(model.inputs, target).compute_output_shape(images.shape)
+    shape = shapes_within(model, [images.shape])[id(target)]
     coarse = ops.convert_to_numpy(compiled(coarse_maps)(images, chosen, np.zeros(shape, "float32")))
     factors = (1, *np.divide(images.shape[1:3], coarse.shape[1:]))
     maps = zoom(coarse, factors, order=1)

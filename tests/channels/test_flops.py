@@ -105,17 +105,16 @@ def test_the_count_follows_a_growth():
 @pytest.mark.parametrize(
     ("layer", "inputs"),
     [
-        (kl.LSTM(4), [(3, 4)]),
         (kl.Attention(), [(3, 4), (3, 4)]),
         (kl.Dot(axes=1), [(4,), (4,)]),
-        (kl.TimeDistributed(kl.Dense(3)), [(3, 4)]),
+        (kl.TimeDistributed(kl.Lambda(lambda x: x)), [(3, 4)]),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
 def test_an_unknown_layer_is_refused(layer, inputs):
     tensors = [keras.Input(shape) for shape in inputs]
     model = keras.Model(tensors, layer(tensors[0] if len(tensors) == 1 else tensors))
-    with pytest.raises(ValueError, match=f"The cost of layer `{layer.name}` .* isn't known"):
+    with pytest.raises(ValueError, match=r"The cost of layer .* isn't known"):
         forward_flops(model)
 
 

@@ -6,20 +6,37 @@ run.
 """
 
 from keras_grow.core.keras_private.callbacks import memory_of, remember
+from keras_grow.core.keras_private.calls import (
+    calls_of,
+    graph_called,
+    graph_of,
+    input_layers,
+    is_functional,
+    named_layers,
+    walked_into,
+)
 from keras_grow.core.keras_private.data import TappedData, adapter_of, are_arrays, rows_of
 from keras_grow.core.keras_private.graph import (
-    Call,
     attributes_of_layers,
-    calls_of,
     check_calls,
     copy_operation,
-    is_functional,
     layers_within,
     recorded_arguments,
     refresh_shapes,
     run_calls,
     set_argument,
+    shapes_within,
     standard_inputs,
+)
+from keras_grow.core.keras_private.inner_calls import (
+    Call,
+    ConvLSTMCell,
+    CustomScaleLayer,
+    LayerScale,
+    StochasticDepth,
+    count_states,
+    inner_calls,
+    states_passed,
 )
 from keras_grow.core.keras_private.optimizer import (
     keys_of,
@@ -47,7 +64,11 @@ from keras_grow.core.keras_private.variables import (
 
 __all__ = [
     "Call",
+    "ConvLSTMCell",
+    "CustomScaleLayer",
     "Held",
+    "LayerScale",
+    "StochasticDepth",
     "TappedData",
     "adapter_of",
     "are_arrays",
@@ -56,14 +77,20 @@ __all__ = [
     "calls_of",
     "check_calls",
     "copy_operation",
+    "count_states",
     "forget_compiled_functions",
     "global_seed_state",
+    "graph_called",
+    "graph_of",
     "hold",
+    "inner_calls",
+    "input_layers",
     "is_functional",
     "iterators_of",
     "keys_of",
     "layers_within",
     "memory_of",
+    "named_layers",
     "optimizers_of",
     "own_variables",
     "put_back",
@@ -78,7 +105,10 @@ __all__ = [
     "seed_states",
     "set_argument",
     "set_first_epoch",
+    "shapes_within",
     "slots_of",
     "standard_inputs",
+    "states_passed",
     "trained_variables",
+    "walked_into",
 ]

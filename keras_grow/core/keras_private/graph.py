@@ -1,70 +1,24 @@
-"""The calls of a Functional model, and its static shapes (Keras 3.15)."""
+"""Running a Functional model call by call, and its static shapes (Keras 3.15)."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import keras
 from keras.src import backend as keras_backend
 
 from keras_grow.backend import is_out_of_memory, released_gradients
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of one operation in a Functional graph.
-
-    Attributes:
-        operation: The layer (or `keras.Operation`) that was called.
-        inputs: The symbolic tensors that it received, in order.
-        outputs: The symbolic tensors that it returned.
-        arguments: All that was passed, flattened, constants included.
-        named: All that was passed, by the names of the parameters of the operation's `call`.
-    """
-
-    operation: Any
-    inputs: Sequence[keras.KerasTensor]
-    outputs: Sequence[keras.KerasTensor]
-    arguments: tuple
-    named: Mapping[str, Any]
-
-
-def calls_of(model: keras.Model) -> list[Call]:
-    """Returns the calls that make up a Functional model, inputs first.
-
-    Relies on `Function._nodes_by_depth` (keras/src/ops/function.py) and on `Node.arguments`
-    (keras/src/ops/node.py).
-    """
-    return [
-        Call(node.operation, node.input_tensors, node.outputs, _arguments_of(node), _named(node))
-        for node in _nodes_of(model)
-    ]
-
-
-def _arguments_of(node: Any) -> tuple:
-    return tuple(keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
-
-
-def _named(node: Any) -> dict[str, Any]:
-    arguments = node.arguments
-    signature = inspect.signature(node.operation.call)
-    return signature.bind_partial(*arguments.args, **arguments.kwargs).arguments
-
-
-def _nodes_of(model: keras.Model) -> list:
-    """Returns the nodes of a Functional model, inputs first, in the order of `model.layers`."""
-    order = {id(operation): i for i, operation in enumerate(model.operations)}
-    nodes = [
-        node
-        for depth in sorted(model._nodes_by_depth, reverse=True)
-        for node in sorted(model._nodes_by_depth[depth], key=lambda n: order[id(n.operation)])
-    ]
-    return [node for node in nodes if not node.is_input]
+from keras_grow.core.keras_private.calls import graph_of, input_layers, nodes_of, placed_nodes
+from keras_grow.core.keras_private.inner_calls import (
+    Call,
+    inner_calls,
+    is_recurrent,
+    refresh_states,
+)
 
 
 def standard_inputs(model: keras.Model, x: Any) -> list:
@@ -76,12 +30,14 @@ def standard_inputs(model: keras.Model, x: Any) -> list:
 
 
 def run_calls(
-    model: keras.Model, x: Any, change: Callable[[keras.KerasTensor, Any], Any]
+    model: keras.Model,
+    x: Any,
+    change: Callable[[keras.KerasTensor, Any], Any] = lambda tensor, value: value,
+    see: Callable[[Any, Sequence], None] = lambda operation, inputs: None,
 ) -> tuple[Any, dict[int, Any]]:
     """Runs a Functional model in inference, with what its calls return open to change.
 
-    No node is added to its layers. Relies on `SymbolicArguments.fill_in`
-    (keras/src/ops/symbolic_arguments.py), on `operation_fn` and `Functional._outputs_struct`
+    No node is added to its layers. Relies on `operation_fn` and `Functional._outputs_struct`
     (keras/src/models/functional.py), and on masks being attributes of tensors
     (keras/src/backend/common/masking.py).
 
@@ -89,18 +45,22 @@ def run_calls(
         model: The model.
         x: Its inputs.
         change: Takes a symbolic tensor and its value, and returns the value that later calls see.
+        see: Takes each operation and what goes into it, before it is called.
 
     Returns:
-        The outputs, and `id` of each symbolic tensor -> its value.
+        The outputs, and `id` of each symbolic tensor -> its value: the last, in a model within the
+        model that is called more than once.
     """
     from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
     from keras.src.models.functional import operation_fn, unpack_singleton
 
     values = dict(zip(map(id, model.inputs), standard_inputs(model, x), strict=True))
-    for node in _nodes_of(model):
-        args, kwargs = node.arguments.fill_in(values)
-        outputs = operation_fn(node.operation, training=False)(*args, **kwargs)
-        for tensor, value in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
+    for placed in placed_nodes(model):
+        operation = placed.node.operation
+        see(operation, [values[id(tensor)] for tensor in placed.inputs])
+        args, kwargs = placed.arguments(values)
+        outputs = operation_fn(operation, training=False)(*args, **kwargs)
+        for tensor, value in zip(placed.outputs, keras.tree.flatten(outputs), strict=True):
             changed = change(tensor, value)
             if changed is not value and get_keras_mask(value) is not None:
                 set_keras_mask(changed, get_keras_mask(value))
@@ -109,17 +69,30 @@ def run_calls(
     return unpack_singleton(outputs), values
 
 
+def shapes_within(model: keras.Model, shapes: Sequence[tuple]) -> dict[int, tuple]:
+    """Returns `id` of each symbolic tensor -> its shape, for shapes of the model's inputs."""
+    known = {
+        id(tensor): keras.KerasTensor(shape, tensor.dtype, record_history=False)
+        for tensor, shape in zip(model.inputs, shapes, strict=True)
+    }
+    for placed in placed_nodes(model):
+        args, kwargs = placed.arguments(known)
+        specs = keras.tree.flatten(placed.node.operation.compute_output_spec(*args, **kwargs))
+        known.update(zip(map(id, placed.outputs), specs, strict=True))
+    return {tensor: tuple(spec.shape) for tensor, spec in known.items()}
+
+
 def refresh_shapes(model: keras.Model) -> None:
     """Brings every static shape of a Functional model up to date with its layers' widths.
 
     Updates the symbolic tensors (`summary()`, `layer.output`), the layers' `input_spec` and the
-    input shapes that they save as their build config. Relies on `KerasTensor._shape`
-    (keras/src/backend/common/keras_tensor.py), `SymbolicArguments.fill_in`
+    input shapes that they save as their build config; those of models within the model, too. Relies
+    on `KerasTensor._shape` (keras/src/backend/common/keras_tensor.py), `SymbolicArguments.fill_in`
     (keras/src/ops/symbolic_arguments.py) and `Layer._build_shapes_dict`
     (keras/src/layers/layer.py).
     """
-    for node in _nodes_of(model):
-        _refresh_layer(node.operation, [t.shape for t in node.input_tensors])
+    for node in nodes_of(graph_of(model)):
+        _refresh_layer(Call(node.operation, node.input_tensors, node.outputs, (), ""))
         # Stand-ins of the same shapes: a symbolic call on the model's own tensors would record
         # another node.
         stand_ins = {
@@ -182,14 +155,6 @@ def set_argument(operation: keras.Operation, name: str, value: Any) -> None:
         operation._auto_config = recorded
 
 
-def is_functional(model: keras.Model) -> bool:
-    """Tells whether the calls of a model are known: a Functional model, not one within another.
-
-    Relies on `Function._nodes_by_depth` (keras/src/ops/function.py).
-    """
-    return hasattr(model, "_nodes_by_depth")
-
-
 def layers_within(model: keras.Model) -> list[keras.Layer]:
     """Returns a model and all layers in it, at any depth.
 
@@ -198,7 +163,7 @@ def layers_within(model: keras.Model) -> list[keras.Layer]:
     return list(model._flatten_layers())
 
 
-def check_calls(model: keras.Model, names: Container[str] | None = None) -> None:
+def check_calls(model: keras.Model, around: Collection[Any] | None = None) -> None:
     """Calls operations of a Functional model symbolically, in training, at their present shapes.
 
     `refresh_shapes` asks layers for their shapes, which most of them compute without a call.
@@ -207,12 +172,13 @@ def check_calls(model: keras.Model, names: Container[str] | None = None) -> None
 
     Args:
         model: The model.
-        names: Names of the operations to call. Defaults to all.
+        around: The operations to call, or what calls those. Defaults to all.
 
     Raises:
         ValueError: if a call fails, naming the operation.
     """
-    chosen = [n for n in _nodes_of(model) if names is None or n.operation.name in names]
+    wanted = None if around is None else set(map(id, around))
+    chosen = [n for n in nodes_of(graph_of(model)) if wanted is None or _within(n, wanted)]
     tensors = {id(t): t for node in chosen for t in node.input_tensors}
     inputs = set(map(id, model.inputs))
 
@@ -234,6 +200,13 @@ def check_calls(model: keras.Model, names: Container[str] | None = None) -> None
     keras_backend.compute_output_spec(call_all, stand_ins)
 
 
+def _within(node: Any, wanted: set[int]) -> bool:
+    """Tells whether a node calls any of some operations (by `id`), or a layer that holds one."""
+    operation = node.operation
+    parts = layers_within(operation) if isinstance(operation, keras.Layer) else [operation]
+    return any(id(each) in wanted for each in parts)
+
+
 def _call(node: Any, given: dict[int, Any]) -> None:
     """Calls the operation of a node on values for its inputs, or says that it can't."""
     operation = node.operation
@@ -253,17 +226,38 @@ def _call(node: Any, given: dict[int, Any]) -> None:
         ) from error
 
 
-def _refresh_layer(layer: Any, input_shapes: Sequence[tuple]) -> None:
-    """Tells one layer the shapes that it now receives."""
-    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
+def _refresh_layer(call: Call) -> None:
+    """Tells a layer, and those that it calls, the shapes that they now receive."""
+    layer, shapes = call.operation, [t.shape for t in call.inputs]
+    if not isinstance(layer, keras.layers.Layer):
         return
-    specs = layer.input_spec
-    for spec, shape in zip(keras.tree.flatten(specs), input_shapes, strict=False):
+    if isinstance(layer, keras.Model):
+        _refresh_model(layer, shapes)
+        return
+    refresh_states(layer)
+    for inner in inner_calls(call):
+        _refresh_layer(inner)
+    for spec, shape in zip(keras.tree.flatten(layer.input_spec), shapes, strict=False):
         if isinstance(spec, keras.InputSpec) and spec.axes:
             spec.axes = {axis: shape[axis] for axis in spec.axes}
+        if isinstance(spec, keras.InputSpec) and spec.shape is not None:
+            spec.shape = (spec.shape[0], *shape[1:])
     built = layer._build_shapes_dict
-    if built is not None and len(built) == 1 and len(input_shapes) == 1:
-        (key,) = built
-        built[key] = tuple(input_shapes[0])
-    if isinstance(layer, keras.layers.SpectralNormalization):  # its layer receives the same
-        _refresh_layer(layer.layer, input_shapes)
+    if built and (len(built) == len(shapes) == 1 or is_recurrent(layer)):
+        built[next(iter(built))] = tuple(shapes[0])
+
+
+def _refresh_model(model: keras.Model, shapes: Sequence[tuple]) -> None:
+    """Tells a model within another, and all layers in it, the shapes that they now receive.
+
+    Relies on `InputLayer._batch_shape` (keras/src/layers/core/input_layer.py).
+    """
+    graph = graph_of(model)
+    if graph is None or [len(t.shape) for t in graph.inputs] != list(map(len, shapes)):
+        return
+    for layer, tensor, shape in zip(input_layers(graph), graph.inputs, shapes, strict=True):
+        # What the model leaves open stays so: it may be called on other lengths elsewhere.
+        pairs = zip(tensor.shape, shape, strict=True)
+        tensor._shape = tuple(a if a is None or b is None else b for a, b in pairs)
+        layer._batch_shape = tensor._shape
+    refresh_shapes(model)

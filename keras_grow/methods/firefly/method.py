@@ -128,7 +128,7 @@ class Firefly(GrowthMethod):
             "incoming": {item.path: axis for item, axis in graph.kernels(g.group, "output")},
             "outgoing": {item.path: axis for item, axis in graph.touching(g.group, "input")},
         }
-        values = {v.path: keras.ops.convert_to_numpy(v) for v in graph.model.weights}
+        values = {v.path: keras.ops.convert_to_numpy(v.variable) for v in graph.variables}
         into = norms_of_channels(values, axes["incoming"], g.group, g.width)
         out_of = norms_of_channels(values, axes["outgoing"], g.group, g.width)
         radii = {

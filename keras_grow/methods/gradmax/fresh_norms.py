@@ -43,25 +43,29 @@ class FoldedNorm:
     epsilon: float
 
 
-def find_folded_norms(model: keras.Model) -> list[FoldedNorm]:
-    """Returns the batch normalisations of a Functional model that can be folded.
+def find_folded_norms(graph: ChannelGraph) -> list[FoldedNorm]:
+    """Returns the batch normalisations of a model that can be folded.
 
     Example:
 
     >>> import keras_grow
+    >>> from keras_grow.channels.graph import find_groups
     >>> from keras_grow.methods.gradmax.fresh_norms import find_folded_norms
-    >>> [folded.norm for folded in find_folded_norms(keras_grow.models.VGG16(width=2))][:3]
+    >>> graph = find_groups(keras_grow.models.VGG16(width=2))
+    >>> [folded.norm for folded in find_folded_norms(graph)][:3]
     ['conv1_bn', 'conv2_bn', 'conv3_bn']
     """
+    paths = {id(item.variable): item.path for item in graph.variables}
     found, makers = [], {}
-    for call in keras_private.calls_of(model):
+    for call in keras_private.calls_of(graph.model):
         norm, layer = call.operation, makers.get(id(call.inputs[0]))
         makers.update({id(tensor): norm for tensor in call.outputs})
         linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
-        if acts_as(norm) == "normalisation" and hasattr(layer, "kernel") and linear:
+        kernel = paths.get(id(getattr(layer, "kernel", None)))
+        if acts_as(norm) == "normalisation" and kernel and linear:
             gamma = _root_mean_square(norm.gamma) if norm.scale else 1.0
-            bias = layer.bias.path if layer.use_bias else None
-            found.append(FoldedNorm(norm.name, layer.kernel.path, bias, gamma or 1.0, norm.epsilon))
+            bias = paths[id(layer.bias)] if layer.use_bias else None
+            found.append(FoldedNorm(call.name, kernel, bias, gamma or 1.0, norm.epsilon))
     return found
 
 
@@ -133,7 +137,9 @@ class FreshNorms:
                 channels of a widened network.
             widenings: The widenings of that network.
         """
-        for norm, places in self.places.items():
+        # Nobody sees what goes into a normalisation within a wrapper: it starts as drawn.
+        seen = {norm: places for norm, places in self.places.items() if norm in measured}
+        for norm, places in seen.items():
             for name in ("moving_mean", "moving_variance"):
                 values = self._fresh(measured[norm][name], places[name][1], widenings)
                 self._carry(places[name], values)

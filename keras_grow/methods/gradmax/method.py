@@ -93,7 +93,7 @@ class GradMax(GrowthMethod):
         if not added:
             return []
         batches = data.batches(self.batches, rng)
-        folded = find_folded_norms(graph.model)
+        folded = find_folded_norms(graph)
         groups = [FreshNeurons(graph, name, added[name], self.norm, folded, rng) for name in added]
         passes = 2 * self.iterations + 1
         passes += (self.side == "incoming") + any(group.norms.folded for group in groups)

@@ -21,7 +21,7 @@ from keras_grow.methods.gradmax.fresh_weights import (
     polar,
 )
 from keras_grow.methods.scoring_data import examples_in
-from keras_grow.methods.widened_copy import WidenedCopy, axes_beside_channels
+from keras_grow.methods.widened_copy import WidenedCopy
 from keras_grow.utils.progress import Progress
 
 # The side that may enter with zero weights -> the other one.
@@ -159,9 +159,9 @@ class FreshNetwork:
         gradient with respect to a kernel holds the means of what the kernel's weights multiply.
         """
         total = 0.0
-        for norm, value in self._copy.norm_inputs(values, x):
-            if norm.name in self._folded:
-                per_example = keras.ops.mean(value, axis=axes_beside_channels(norm, value)[1:])
+        for norm, value, axes in self._copy.norm_inputs(values, x):
+            if norm in self._folded:
+                per_example = keras.ops.mean(value, axis=axes[1:])
                 total += keras.ops.sum(per_example)
         return total
 

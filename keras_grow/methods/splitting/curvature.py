@@ -273,7 +273,7 @@ def find_scorable_layers(network: keras.Model, graph: ChannelGraph) -> dict[str,
     """
     calls_of, readers = defaultdict(list), defaultdict(list)
     for call in keras_private.calls_of(network):
-        calls_of[call.operation.name].append(call)
+        calls_of[call.name].append(call)
         for tensor in call.inputs:
             readers[id(tensor)].append(call)
     layers = {}

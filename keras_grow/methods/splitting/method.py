@@ -263,12 +263,10 @@ def find_factors(
 
 def _no_shifts(network: keras.Model, layers: Mapping[str, ScorableLayer], x: Any) -> list:
     """Returns zeros of the shapes of what comes out of the layers' activations."""
-    outputs = keras.Model(network.inputs, [layer.after for layer in layers.values()])
-    shapes = [tuple(t.shape) for t in keras_private.standard_inputs(network, x)]
-    return [
-        keras.ops.zeros(shape, tensor.dtype)
-        for shape, tensor in zip(outputs.compute_output_shape(shapes), outputs.outputs, strict=True)
-    ]
+    given = [tuple(t.shape) for t in keras_private.standard_inputs(network, x)]
+    shapes = keras_private.shapes_within(network, given)
+    outputs = [layer.after for layer in layers.values()]
+    return [keras.ops.zeros(shapes[id(tensor)], tensor.dtype) for tensor in outputs]
 
 
 def _factors(
