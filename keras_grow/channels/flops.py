@@ -94,12 +94,18 @@ def _call_flops(call: keras_private.Call) -> int:
     if isinstance(layer, keras.Model):
         return forward_flops(layer)
     rows = (ROWS[kind] for kind in type(layer).__mro__ if kind in ROWS)
-    count = next((row.multiply_adds for row in rows), None)
-    if count is None:
+    row = next(rows, None)
+    if row is None or row.multiply_adds is None:
         _check_cheap(layer)
         return 0
     inputs, outputs = (_elements(layer, t.shape) for t in (call.inputs[0], call.outputs[0]))
-    return 2 * count(layer, inputs, outputs)
+    count = row.multiply_adds(layer, inputs, outputs)
+    if row.between_inputs is not None:
+        named = call.named.items()
+        shapes = {name: t.shape for name, t in named if isinstance(t, keras.KerasTensor)}
+        _ = [_elements(layer, shape) for shape in shapes.values()]
+        count += row.between_inputs(layer, shapes)
+    return 2 * count
 
 
 def _elements(layer: Any, shape: tuple) -> int:

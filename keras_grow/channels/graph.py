@@ -48,8 +48,7 @@ class VariableChannels:
         """What the layer draws the variable from, or `None`."""
         path, _, name = self.name.rpartition(".")
         holder = attribute_at(self.layer, path) if path else self.layer
-        names = (f"{name}_initializer", "depthwise_initializer")
-        return next((getattr(holder, each) for each in names if hasattr(holder, each)), None)
+        return keras_private.initializer_of(holder, name)
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,15 @@ class LayerSize:
         attribute: Name of the attribute.
         index: Where the number lies in it, counted from the end, if it is a shape.
         segments: The channels.
+        growth: The power of the growth of their number by which the attribute is multiplied, where
+            it isn't the number itself: -0.5 for an inverse square root.
     """
 
     layer: keras.layers.Layer
     attribute: str
     index: int | None
     segments: tuple[Segment, ...]
+    growth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -188,16 +190,16 @@ def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
     variables = []
     for layer, name, axes, is_kernel in walk.variables:
         channels = tuple(
-            AxisChannels(axis, walk.named(along.segments), role, fresh)
-            for axis, along, role, fresh in axes
+            AxisChannels(axis, walk.named(along.segments), *rest)
+            for axis, along, *rest in axes
             if along is not None
         )
         if channels:
             variable = attribute_at(layer, name)
             variables.append(VariableChannels(layer, name, variable, channels, is_kernel))
     sizes = tuple(
-        LayerSize(layer, attribute, index, walk.named(channels.segments))
-        for layer, attribute, index, channels in walk.sizes
+        LayerSize(layer, attribute, index, walk.named(channels.segments), *growth)
+        for layer, attribute, index, channels, *growth in walk.sizes
     )
     resizable = {id(item.variable) for item in variables}
     fixed = count_weights(v for v in model.trainable_variables if id(v) not in resizable)

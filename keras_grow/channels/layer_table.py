@@ -15,9 +15,9 @@ import keras
 from keras import layers as kl
 
 from keras_grow import layers as growable
-from keras_grow.channels import flow, products
+from keras_grow.channels import attention, flow, products
 from keras_grow.channels.walk import Channels, Walk
-from keras_grow.core.keras_private import Call
+from keras_grow.core.keras_private import Call, layers_within
 
 # Activations that act on each channel alone; softmax and its kin mix them.
 ELEMENTWISE = frozenset(
@@ -71,6 +71,8 @@ class Row:
             entry of a shape.
         multiply_adds: How many multiply-adds a call takes per example, given the layer and the
             numbers of elements that go in and come out; `None` for a layer without matrices.
+        between_inputs: The same beside them, given the layer and the shapes of what was passed, by
+            name: of what is multiplied with each other.
         twin: The layer's growable kind.
         acts_as: What the layer is to a neuron: "linear" (it makes the neuron), "activation" (it
             acts on each channel alone), "normalisation" or "idle" (it changes nothing when the
@@ -82,6 +84,7 @@ class Row:
     variables: Mapping[str, Axes] = field(default_factory=dict)
     size: str | None = None
     multiply_adds: Callable[[Any, int, int], int] | None = None
+    between_inputs: Callable[[Any, Mapping[str, tuple]], int] | None = None
     twin: type | None = None
     acts_as: Literal["linear", "activation", "normalisation", "idle"] | None = None
 
@@ -139,6 +142,7 @@ _POSITIONS = Row(flow.carry, axis=flow.format_axis)
 _GLOBAL_POOLING = Row(flow.pool_globally, axis=flow.format_axis)
 _MIXING = Row(flow.mix, multiply_adds=products.none)
 _JOIN = Row(flow.join)
+_ATTENTION = Row(attention.attend, multiply_adds=products.none, between_inputs=attention.products)
 
 ROWS: dict[type, Row] = {
     kl.Dense: replace(_DENSE, twin=growable.GrowableDense),
@@ -206,6 +210,8 @@ ROWS: dict[type, Row] = {
     kl.Maximum: _JOIN,
     kl.Minimum: _JOIN,
     kl.Concatenate: Row(flow.concatenate),
+    kl.MultiHeadAttention: _ATTENTION,
+    kl.GroupQueryAttention: _ATTENTION,
     kl.LayerNormalization: _MIXING,
     kl.GroupNormalization: _MIXING,
     kl.UnitNormalization: _MIXING,
@@ -291,17 +297,19 @@ def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None:
     inputs = _entering(walk, row, call, inputs)
     if id(layer) in walk.seen:
         return _visit_again(walk, call, inputs)
+    spaces, variables = len(walk.spaces), len(walk.variables)
     outputs = row.flow(walk, call, inputs)
     reason = _activation_reason(layer)
     if reason:
         walk.freeze([outputs], reason)
-    if row.variables or getattr(layer, row.size or "", None) is not None:
+    holds = row.variables or len(walk.variables) > variables
+    if holds or getattr(layer, row.size or "", None) is not None:
         walk.seen[id(layer)] = (inputs, outputs, _rank(call))
     _note_size(walk, layer, row, outputs, _rank(call))
     for name, axes in row.variables.items():
         walk.add_variable(layer, name, _along(axes, inputs[0], outputs), axes.kernel)
-    if row.variables:
-        _freeze_untouchable(walk, layer, [*inputs, outputs])
+    if holds or len(walk.spaces) > spaces:
+        _freeze_untouchable(walk, layer, [*inputs, outputs, *walk.opened_since(spaces)])
     return outputs
 
 
@@ -359,11 +367,12 @@ def _along(axes: Axes, inputs: Channels | None, outputs: Channels | None) -> lis
 
 def _freeze_untouchable(walk: Walk, layer: kl.Layer, maps: list) -> None:
     """Freezes the groups around a layer whose variables must not be resized."""
-    if not layer.trainable:
+    parts = layers_within(layer)
+    if not all(part.trainable for part in parts):
         walk.freeze(maps, f"`{layer.name}` is not trainable")
-    if getattr(layer, "quantization_mode", None):
+    if any(getattr(part, "quantization_mode", None) for part in parts):
         walk.freeze(maps, f"`{layer.name}` is quantized")
-    if getattr(layer, "lora_enabled", False):
+    if any(getattr(part, "lora_enabled", False) for part in parts):
         walk.freeze(maps, f"`{layer.name}` has LoRA weights")
 
 

@@ -81,6 +81,13 @@ class Walk:
         self.parents.append(len(self.parents))
         return Channels(axis, (Segment(len(self.spaces) - 1, width),))
 
+    def opened_since(self, number: int) -> list[Channels]:
+        """Returns the channels of the spaces from a number on."""
+        return [
+            Channels(0, (Segment(opened, self.spaces[opened].width),))
+            for opened in range(number, len(self.spaces))
+        ]
+
     def root(self, space: int) -> int:
         """Returns the space that stands for a space's whole group."""
         while self.parents[space] != space:

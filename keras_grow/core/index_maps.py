@@ -44,12 +44,15 @@ class AxisChannels:
         role: "output" (the array produces these channels), "through" (it acts on each channel
             alone) or "input" (it sums over them).
         fresh: Value of a channel that copies none, before anything is added.
+        growth: The power of the growth of the axis's length (m / n) that the whole array is
+            multiplied by, where the layer divides by a power of that length.
     """
 
     axis: int
     segments: tuple[Segment, ...]
     role: str
     fresh: float = 0.0
+    growth: float = 0.0
 
 
 def length_at(segments: Sequence[Segment], widths: Mapping[str, int]) -> int:
@@ -62,6 +65,12 @@ def length_at(segments: Sequence[Segment], widths: Mapping[str, int]) -> int:
     15
     """
     return sum(widths.get(s.group, s.width) * s.repeat for s in segments)
+
+
+def growth_of(segments: Sequence[Segment], widenings: Mapping[str, Widening]) -> float:
+    """Returns how many times as long an axis becomes."""
+    after = length_at(segments, {group: w.width for group, w in widenings.items()})
+    return after / length_at(segments, {})
 
 
 def gather_index(segments: Sequence[Segment], widenings: Mapping[str, Widening]) -> np.ndarray:

@@ -7,7 +7,8 @@ import numpy as np
 
 from keras_grow.channels.budget import Budget
 from keras_grow.channels.graph import ChannelGraph
-from keras_grow.core.widening import Widening
+from keras_grow.core.index_maps import channel_numbers
+from keras_grow.core.widening import Widening, spread
 from keras_grow.methods.base import GrowthMethod
 from keras_grow.utils.checks import check_number
 
@@ -61,16 +62,16 @@ class Net2Wider(GrowthMethod):
         if self.noise:
             for item, axis in graph.kernels(group, "output"):
                 kernel = keras.ops.convert_to_numpy(item.variable)
-                incoming[item.path] = self._noise(kernel, axis, added, rng)
+                channels = channel_numbers(axis.segments, group, width + added)
+                incoming[item.path] = self._noise(kernel, axis, channels >= width, rng)
         return Widening(group, sources, 1 / copies[sources], incoming)
 
-    def _noise(self, kernel, axis, added, rng) -> np.ndarray:
-        """Returns zeros for the originals, and noise for the copies."""
+    def _noise(self, kernel, axis, copied, rng) -> np.ndarray:
+        """Returns zeros for the originals, and noise for the positions of the copies."""
         shape = list(kernel.shape)
-        originals = np.zeros(shape, "float32")
-        shape[axis.axis] = added
+        shape[axis.axis] = np.count_nonzero(copied)
         noise = rng.normal(0, self.noise * np.std(kernel.astype("float32")), shape)
-        return np.concatenate([originals, noise.astype("float32")], axis=axis.axis)
+        return spread(noise.astype("float32"), np.flatnonzero(copied), len(copied), axis.axis)
 
     def get_config(self) -> dict:
         return {**super().get_config(), "noise": self.noise}

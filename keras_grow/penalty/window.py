@@ -12,15 +12,16 @@ from keras_grow.penalty.similarity import PenaltyTerms, SimilarityPenalty, mean_
 
 
 def penalised_kernels(graph: ChannelGraph) -> list[tuple[keras.Variable, int]]:
-    """Returns the kernels of the layers that can grow, each with the axis of its neurons."""
-    return [
-        (item.variable, axis.axis)
-        for item in graph.variables
-        if item.is_kernel
-        for axis in item.axes
-        if axis.role in ("output", "through")
-        and any(segment.group in graph.growable for segment in axis.segments)
-    ]
+    """Returns the kernels of the layers that can grow, each with the axis of its neurons.
+
+    A kernel of attention holds heads and their dimensions: its neurons are the heads.
+    """
+    found = []
+    for item in graph.variables:
+        axes = [axis for axis in item.axes if axis.role in ("output", "through")]
+        if item.is_kernel and axes and any(s.group in graph.growable for s in axes[0].segments):
+            found.append((item.variable, axes[0].axis))
+    return found
 
 
 def model_similarity(graph: ChannelGraph) -> float:

@@ -6,6 +6,7 @@ from networks import plain_cnn, randomise
 from problems import compiled, generator, problem
 
 from keras_grow.channels.budget import Budget
+from keras_grow.core.index_maps import AxisChannels, Segment
 from keras_grow.methods.splitting.method import Splits, Splitting, allot, commit
 
 
@@ -51,7 +52,8 @@ def test_a_model_with_ceilings_grows_up_to_them():
 
 
 def test_commit_moves_the_copies_apart_and_counts():
-    splits = Splits(np.array([-1.0, 0.5, -2.0]), {"k": np.eye(2, 3)}, {"k": -1})
+    axis = AxisChannels(-1, (Segment("a", 3),), "output")
+    splits = Splits(np.array([-1.0, 0.5, -2.0]), {"k": np.eye(2, 3)}, {"k": axis})
     widening = commit("a", splits, np.array([1, 1, 0]), step=0.1)
     assert widening.sources.tolist() == [0, 1, 2, 0, 1]
     np.testing.assert_allclose(widening.outgoing_scale, [0.5, 0.5, 1, 0.5, 0.5])

@@ -5,6 +5,12 @@ changes one of them fails in `tests/core/test_keras_private.py`, not in the midd
 run.
 """
 
+from keras_grow.core.keras_private.attention import (
+    ATTENTION,
+    AttentionNames,
+    initializer_of,
+    projections_of,
+)
 from keras_grow.core.keras_private.callbacks import memory_of, remember
 from keras_grow.core.keras_private.data import TappedData, adapter_of, are_arrays, rows_of
 from keras_grow.core.keras_private.graph import (
@@ -45,6 +51,8 @@ from keras_grow.core.keras_private.variables import (
 )
 
 __all__ = [
+    "ATTENTION",
+    "AttentionNames",
     "Call",
     "Held",
     "TappedData",
@@ -58,6 +66,7 @@ __all__ = [
     "forget_compiled_functions",
     "global_seed_state",
     "hold",
+    "initializer_of",
     "is_functional",
     "iterators_of",
     "keys_of",
@@ -65,6 +74,7 @@ __all__ = [
     "memory_of",
     "optimizers_of",
     "own_variables",
+    "projections_of",
     "put_back",
     "put_back_keys",
     "recorded_arguments",

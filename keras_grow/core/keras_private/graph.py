@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,14 @@ class Call:
         inputs: The symbolic tensors that it received, in order.
         outputs: The symbolic tensors that it returned.
         arguments: All that was passed, flattened, constants included.
+        named: All that was passed, by the names of the parameters of the operation's `call`.
     """
 
     operation: Any
     inputs: Sequence[keras.KerasTensor]
     outputs: Sequence[keras.KerasTensor]
     arguments: tuple
+    named: Mapping[str, Any]
 
 
 def calls_of(model: keras.Model) -> list[Call]:
@@ -38,13 +40,19 @@ def calls_of(model: keras.Model) -> list[Call]:
     (keras/src/ops/node.py).
     """
     return [
-        Call(node.operation, node.input_tensors, node.outputs, _arguments_of(node))
+        Call(node.operation, node.input_tensors, node.outputs, _arguments_of(node), _named(node))
         for node in _nodes_of(model)
     ]
 
 
 def _arguments_of(node: Any) -> tuple:
     return tuple(keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
+
+
+def _named(node: Any) -> dict[str, Any]:
+    arguments = node.arguments
+    signature = inspect.signature(node.operation.call)
+    return signature.bind_partial(*arguments.args, **arguments.kwargs).arguments
 
 
 def _nodes_of(model: keras.Model) -> list:
@@ -110,7 +118,7 @@ def refresh_shapes(model: keras.Model) -> None:
     (keras/src/layers/layer.py).
     """
     for node in _nodes_of(model):
-        _refresh_layer(node.operation, [t.shape for t in node.input_tensors])
+        _refresh_layer(node.operation, [t.shape for t in node.input_tensors], _named(node))
         # Stand-ins of the same shapes: a symbolic call on the model's own tensors would record
         # another node.
         stand_ins = {
@@ -230,7 +238,7 @@ def _call(node: Any, given: dict[int, Any]) -> None:
         ) from error
 
 
-def _refresh_layer(layer: Any, input_shapes: Sequence[tuple]) -> None:
+def _refresh_layer(layer: Any, input_shapes: Sequence[tuple], named: Mapping) -> None:
     """Tells one layer the shapes that it now receives."""
     if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
         return
@@ -242,3 +250,8 @@ def _refresh_layer(layer: Any, input_shapes: Sequence[tuple]) -> None:
     if built is not None and len(built) == 1 and len(input_shapes) == 1:
         (key,) = built
         built[key] = tuple(input_shapes[0])
+        return
+    for key in built or ():  # of a layer with several inputs: "query_shape", "value_shape"
+        tensor = named.get(key.removesuffix("_shape"))
+        if isinstance(tensor, keras.KerasTensor):
+            built[key] = tuple(tensor.shape)

@@ -16,7 +16,7 @@ from keras_grow.channels.budget import Budget
 from keras_grow.channels.graph import ChannelGraph
 from keras_grow.core import keras_private
 from keras_grow.core.float32_copy import in_float32
-from keras_grow.core.index_maps import along
+from keras_grow.core.index_maps import AxisChannels, along, channel_numbers, gather_index
 from keras_grow.core.widening import Widening
 from keras_grow.methods.base import GrowthMethod
 from keras_grow.methods.scoring_data import examples_in
@@ -127,7 +127,7 @@ class Splits:
 
     values: np.ndarray
     directions: dict[str, np.ndarray]
-    axes: dict[str, int]
+    axes: dict[str, AxisChannels]
 
 
 def draw_pieces(data: Any, examples: int, rng: np.random.Generator) -> list[tuple]:
@@ -212,7 +212,7 @@ def _random_splits(graph: ChannelGraph, name: str, rng: np.random.Generator) -> 
         draw = rng.normal(size=tuple(item.variable.shape))
         others = tuple(a for a in range(draw.ndim) if a != axis.axis % draw.ndim)
         size = np.sqrt(np.sum(draw**2, axis=others, keepdims=True))
-        directions[item.path], axes[item.path] = draw / size, axis.axis
+        directions[item.path], axes[item.path] = draw / size, axis
     return Splits(np.full(graph.groups[name].width, np.inf), directions, axes)
 
 
@@ -352,10 +352,12 @@ def commit(name: str, splits: Splits, added: np.ndarray, step: float) -> Widenin
     offsets = np.zeros(len(sources))
     for neuron in np.flatnonzero(added):  # +1 and -1; evenly in between where there are more
         offsets[sources == neuron] = np.linspace(1, -1, added[neuron] + 1)
-    incoming = {}
+    incoming, bare = {}, {name: Widening(name, sources)}
     for path, direction in splits.directions.items():
         axis = splits.axes[path]
-        moved = np.take(direction, sources, axis=axis) * along(offsets, axis, direction.ndim)
+        moved = np.take(direction, gather_index(axis.segments, bare), axis=axis.axis)
+        by_position = offsets[channel_numbers(axis.segments, name, len(sources))]
+        moved = moved * along(by_position, axis.axis, direction.ndim)
         incoming[path] = (step * moved).astype("float32")
     unhelpful = np.sum(np.where(splits.values < 0, np.maximum(added - 1, 0), added))
     return Widening(name, sources, 1 / (added + 1)[sources], incoming, unhelpful=int(unhelpful))
