@@ -31,7 +31,7 @@ from keras_grow.methods.base import check_choice
 from keras_grow.methods.scoring_data import ScoringData, as_scoring_data
 from keras_grow.penalty.similarity import SimilarityPenalty
 from keras_grow.penalty.window import PenaltyWindow, model_similarity, penalised_kernels
-from keras_grow.utils.checks import check_ceilings, check_epoch, check_rate
+from keras_grow.utils.checks import check_epoch, check_limits, check_rate
 
 # While the task loss is computed: what stands for the losses of the layers.
 _SCORING: ContextVar[list | None] = ContextVar("scoring", default=None)
@@ -145,6 +145,9 @@ class GrowableModel(TrainSteps, keras.Model):
         max_params: int | None = None,
         max_widths: int | Mapping[str, int] | None = None,
         epoch: int | None = None,
+        of: str = "neurons",
+        max_flops: int | None = None,
+        multiple_of: int | Mapping[str, int] | None = None,
     ) -> GrowthEvent | None:
         """Grows the model once.
 
@@ -153,12 +156,20 @@ class GrowableModel(TrainSteps, keras.Model):
         told.
 
         Args:
-            rate: Fraction of the neurons (channels of the groups that can grow) to add.
+            rate: Fraction of the neurons (channels of the groups that can grow) to add, or of what
+                `of` says.
             method: Name of a growth method, or an instance.
             data: Batches of training data, for methods that need them.
             max_params: The most trainable parameters that the model may have afterwards.
             max_widths: The most channels of any group, or group name -> the most channels.
             epoch: Number of epochs completed, for the record.
+            of: What the rate is a fraction of: "neurons", "parameters" (trainable ones) or "flops"
+                (of a forward pass). Of the last two, as many neurons are added as make them grow by
+                the rate, as near as whole neurons allow, and never more.
+            max_flops: The most floating-point operations that a forward pass may take afterwards,
+                per example: see `keras_grow.flops`.
+            multiple_of: What the width of a group that grows is to be a multiple of afterwards,
+                such as 8; or group name -> that. One number for all leaves out heads of attention.
 
         Returns:
             What happened, or `None` where a ceiling (or a model too small for the rate) leaves
@@ -170,7 +181,14 @@ class GrowableModel(TrainSteps, keras.Model):
                 optimizer and its history are as before.
         """
         rate, method, epoch = check_rate(rate), methods.get(method), check_epoch(epoch)
-        check_ceilings(max_params, max_widths)
+        limits = {
+            "of": of,
+            "max_params": max_params,
+            "max_flops": max_flops,
+            "max_widths": max_widths,
+            "multiple_of": multiple_of,
+        }
+        check_limits(limits)
         if not self.compiled:
             raise ValueError(
                 f"Model `{self.name}` must be compiled before it can grow, so that its optimizer "
@@ -182,7 +200,7 @@ class GrowableModel(TrainSteps, keras.Model):
                 f"Model `{self.name}` has nothing to grow. {why_nothing_grows(self, graph)}"
             )
         sync_state(self)
-        budget = plan_budget(graph, rate, max_params, max_widths)
+        budget = plan_budget(graph, rate, **limits)
         check_finite(self)
         check_slots(self.optimizer)
         started = time.perf_counter()

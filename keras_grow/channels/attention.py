@@ -28,7 +28,8 @@ def attend(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None:
     """Attention: heads, key and value dimensions of its own; new channels out."""
     layer = call.operation
     streams = _streams(walk, call)
-    heads = _own(walk, layer, "heads", _kernel_of(layer, "key").shape[_HEADS])
+    width = _kernel_of(layer, "key").shape[_HEADS]
+    heads = walk.produce(layer, width, axis=0, part="heads", whole=True)
     per_head = _kernel_of(layer, "query").shape[_HEADS] // heads.width
     segments = (s._replace(repeat=per_head) for s in heads.segments)
     query_heads = Channels(heads.axis, tuple(segments))

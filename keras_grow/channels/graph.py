@@ -81,6 +81,8 @@ class ChannelGroup:
         layers: Names of the layers that produce and carry them, in order.
         producers: Those of them that produce them.
         frozen: Why the group can't grow, or `None`.
+        whole: Whether a channel is a part of a layer with dimensions of its own, as a head is: how
+            many there are needs not be a round number.
     """
 
     name: str
@@ -88,6 +90,7 @@ class ChannelGroup:
     layers: tuple[str, ...]
     producers: tuple[str, ...]
     frozen: str | None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ class ChannelGraph:
         sizes: The layers' own records of how many channels they put out.
         reasons: Layer name -> why nothing passes it, for layers in no group.
         fixed_parameters: Number of trainable parameters in variables without channels.
+        calls: The calls of the model, inputs first.
+        tensors: `id` of each symbolic tensor that channels run through -> where they lie in it.
     """
 
     model: keras.Model
@@ -109,6 +114,8 @@ class ChannelGraph:
     sizes: tuple[LayerSize, ...]
     reasons: dict[str, str]
     fixed_parameters: int
+    calls: tuple[keras_private.Call, ...]
+    tensors: dict[int, AxisChannels]
 
     @property
     def growable(self) -> dict[str, ChannelGroup]:
@@ -153,15 +160,15 @@ def find_groups(model: keras.Model) -> ChannelGraph:
     Returns:
         The groups, growable or frozen, and the variables that they run through.
     """
-    walk = Walk()
-    for call in keras_private.calls_of(model):
+    walk, calls = Walk(), keras_private.calls_of(model)
+    for call in calls:
         inputs = [walk.maps.get(id(tensor)) for tensor in call.inputs]
         outputs = visit(walk, call, inputs)
         for tensor in call.outputs:
             walk.maps[id(tensor)] = outputs
     for tensor in model.outputs:
         walk.freeze([walk.maps.get(id(tensor))], "it is an output of the model")
-    return _finish(model, walk)
+    return _finish(model, walk, calls)
 
 
 def count_weights(variables: Iterable[keras.Variable]) -> int:
@@ -177,7 +184,7 @@ def count_weights(variables: Iterable[keras.Variable]) -> int:
     return sum(math.prod(v.shape) for v in variables)
 
 
-def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
+def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
     """Turns the state of a finished walk into values."""
     roots = dict.fromkeys(walk.root(number) for number in range(len(walk.spaces)))
     groups = {}
@@ -185,7 +192,12 @@ def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
         space = walk.spaces[number]
         name = space.name
         groups[name] = ChannelGroup(
-            name, space.width, tuple(space.layers), tuple(space.producers), space.reason
+            name,
+            space.width,
+            tuple(space.layers),
+            tuple(space.producers),
+            space.reason,
+            space.whole,
         )
     variables = []
     for layer, name, axes, is_kernel in walk.variables:
@@ -203,4 +215,11 @@ def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
     )
     resizable = {id(item.variable) for item in variables}
     fixed = count_weights(v for v in model.trainable_variables if id(v) not in resizable)
-    return ChannelGraph(model, groups, tuple(variables), sizes, walk.reasons, fixed)
+    tensors = {
+        key: AxisChannels(along.axis, walk.named(along.segments), "output")
+        for key, along in walk.maps.items()
+        if along is not None
+    }
+    return ChannelGraph(
+        model, groups, tuple(variables), sizes, walk.reasons, fixed, tuple(calls), tensors
+    )

@@ -53,6 +53,7 @@ class _Space:
         self.layers: list[str] = []
         self.producers: list[str] = []
         self.name = ""
+        self.whole = False
         self.reason: str | None = None
 
 
@@ -70,10 +71,19 @@ class Walk:
         self.reasons: dict[str, str] = {}
 
     def produce(
-        self, layer: keras.layers.Layer, width: int, axis: int, part: str | None = None
+        self,
+        layer: keras.layers.Layer,
+        width: int,
+        axis: int,
+        part: str | None = None,
+        whole: bool = False,
     ) -> Channels:
-        """Opens a new space of channels, which get a name of their own where `part` says so."""
+        """Opens a new space of channels, which get a name of their own where `part` says so.
+
+        See `ChannelGroup.whole`.
+        """
         space = _Space(width)
+        space.whole = whole
         space.layers.append(layer.name)
         space.producers.append(layer.name)
         space.name = layer.name if part is None else f"{layer.name}/{part}"

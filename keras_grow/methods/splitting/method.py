@@ -102,7 +102,11 @@ class Splitting(GrowthMethod):
         """Scores every neuron and splits the best. See `GrowthMethod.choose`."""
         pieces = draw_pieces(data, self.examples, rng)
         splits = score_splits(graph, pieces, self.iterations, rng)
-        added = allot({name: split.values for name, split in splits.items()}, budget, rng)
+        values = {name: split.values for name, split in splits.items()}
+        added = allot(values, budget, rng)
+        if budget.multiples:
+            counts = {name: int(copies.sum()) for name, copies in added.items()}
+            added = allot(values, budget.only(budget.rounded(counts)), rng)
         return [
             commit(name, splits[name], copies, self.step)
             for name, copies in added.items()
