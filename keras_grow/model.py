@@ -29,6 +29,7 @@ from keras_grow.growing.weight_loading import all_or_nothing, check_save_path, c
 from keras_grow.methods import GrowthMethod
 from keras_grow.methods.base import check_choice
 from keras_grow.methods.scoring_data import ScoringData, as_scoring_data
+from keras_grow.methods.silent import choose_all
 from keras_grow.penalty.similarity import SimilarityPenalty
 from keras_grow.penalty.window import PenaltyWindow, model_similarity, penalised_kernels
 from keras_grow.utils.checks import check_epoch, check_limits, check_rate
@@ -72,6 +73,7 @@ class GrowableModel(TrainSteps, keras.Model):
         self._undone_growths: tuple[GrowthEvent, ...] = ()
         self._window: PenaltyWindow | None = None
         self._fit_context: FitContext | None = None
+        self._allow_inexact = False
 
     @classmethod
     def from_keras(cls, model: keras.Model) -> GrowableModel:
@@ -117,6 +119,20 @@ class GrowableModel(TrainSteps, keras.Model):
     def growth_history(self) -> list[GrowthEvent]:
         """The growths of this model so far, saved with it."""
         return list(self._growth_history)
+
+    @property
+    def allow_inexact(self) -> bool:
+        """Whether groups grow that a normalisation sees, where that changes the function.
+
+        `growth_report()` says which those are. Saved with the model. Defaults to `False`.
+        """
+        return self._allow_inexact
+
+    @allow_inexact.setter
+    def allow_inexact(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise TypeError(f"`allow_inexact` must be True or False. Received: {value!r}")
+        self._allow_inexact = value
 
     @property
     def widths(self) -> dict[str, int]:
@@ -207,7 +223,7 @@ class GrowableModel(TrainSteps, keras.Model):
         rng = np.random.default_rng([method.seed, len(self._growth_history)])
         data = self._data_for(method, data)
         with explained(f"Growing model `{self.name}` by '{method.name}'"):
-            widenings = method.choose(graph, budget, rng, data) if budget.neurons else []
+            widenings = choose_all(method, graph, budget, rng, data) if budget.neurons else []
             widenings = agreed(self, widenings)
             chosen = time.perf_counter()
             if not widenings:
@@ -509,12 +525,14 @@ class GrowableModel(TrainSteps, keras.Model):
         return {
             "history": [event.to_dict() for event in self._growth_history],
             "window": None if self._window is None else self._window.get_config(),
+            "allow_inexact": self._allow_inexact,
             # Keras saves no seed generator: without this, a Dropout would start anew.
             "seeds": [state.numpy().tolist() for state in keras_private.seed_states(self)],
         }
 
     def set_growth_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `get_growth_state` returned, in a model of the same widths."""
+        self._allow_inexact = state.get("allow_inexact", False)
         history = (GrowthEvent.from_dict(event) for event in state["history"])
         self._set_growths(tuple(event.bound_to(self) for event in history), ())
         window = state["window"]

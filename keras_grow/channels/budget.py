@@ -79,6 +79,18 @@ class Budget:
         neurons, room = sum(added.values()), {name: added.get(name, 0) for name in self.widths}
         return replace(self, neurons=neurons, room=room, affordable=lambda new: True, multiples={})
 
+    def beside(self, added: Mapping[str, int]) -> Budget:
+        """Returns what is left for the other groups, once some have been given theirs."""
+        given = {name: self.widths[name] + count for name, count in added.items()}
+        return replace(
+            self,
+            neurons=self.neurons - sum(added.values()),
+            widths={name: n for name, n in self.widths.items() if name not in given},
+            room={name: n for name, n in self.room.items() if name not in given},
+            affordable=lambda new: self.affordable({**given, **new}),
+            multiples={name: n for name, n in self.multiples.items() if name not in given},
+        )
+
     def _fits(self, added: Mapping[str, int]) -> bool:
         return self.affordable({name: self.widths[name] + added[name] for name in self.widths})
 

@@ -17,7 +17,7 @@ import keras
 from keras_grow.channels.layer_table import acts_as, visit
 from keras_grow.channels.walk import Walk, attribute_at
 from keras_grow.core import keras_private
-from keras_grow.core.index_maps import AxisChannels, Segment
+from keras_grow.core.index_maps import MEAN, AxisChannels, Segment
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class ChannelGroup:
         frozen: Why the group can't grow, or `None`.
         whole: Whether a channel is a part of a layer with dimensions of its own, as a head is: how
             many there are needs not be a round number.
+        silent: Whether fresh channels must be silent at first, because a normalisation takes
+            statistics over all of them.
     """
 
     name: str
@@ -91,6 +93,7 @@ class ChannelGroup:
     producers: tuple[str, ...]
     frozen: str | None
     whole: bool = False
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def find_groups(model: keras.Model) -> ChannelGraph:
 
     Args:
         model: A Functional model (or a Sequential one with known input shape, through
-            `GrowableModel.from_keras`).
+            `GrowableModel.from_keras`). What its `allow_inexact` says counts.
 
     Returns:
         The groups, growable or frozen, and the variables that they run through.
@@ -186,6 +189,7 @@ def count_weights(variables: Iterable[keras.Variable]) -> int:
 
 def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
     """Turns the state of a finished walk into values."""
+    inexact = getattr(model, "allow_inexact", False)
     roots = dict.fromkeys(walk.root(number) for number in range(len(walk.spaces)))
     groups = {}
     for number in roots:
@@ -196,15 +200,14 @@ def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
             space.width,
             tuple(space.layers),
             tuple(space.producers),
-            space.reason,
+            space.reason or (None if inexact else _why_inexact(space)),
             space.whole,
+            space.fresh is not None,
         )
     variables = []
     for layer, name, axes, is_kernel in walk.variables:
         channels = tuple(
-            AxisChannels(axis, walk.named(along.segments), *rest)
-            for axis, along, *rest in axes
-            if along is not None
+            _along(walk, axis, along, *rest) for axis, along, *rest in axes if along is not None
         )
         if channels:
             variable = attribute_at(layer, name)
@@ -223,3 +226,26 @@ def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
     return ChannelGraph(
         model, groups, tuple(variables), sizes, walk.reasons, fixed, tuple(calls), tensors
     )
+
+
+def _why_inexact(space: Any) -> str | None:
+    """Says why a normalisation over a group's channels would see fresh ones, if it would."""
+    if space.fresh is None or space.unsteady is None:
+        return None
+    return (
+        "a normalisation would see fresh channels, and treat the others differently "
+        f"({space.unsteady}); `model.allow_inexact = True` lets it grow nonetheless"
+    )
+
+
+def _along(
+    walk: Walk, axis: int, channels: Any, role: str, fresh: float = 0.0, growth: float = 0.0
+) -> AxisChannels:
+    """Returns the channels along one axis of a variable."""
+    spaces = walk.spaces_of(channels)
+    silent = bool(spaces) and all(
+        space.fresh == "zero" or (space.fresh and channels.normalised) for space in spaces
+    )
+    if role == "output" and any(space.fresh == "mean" for space in spaces):
+        fresh = MEAN
+    return AxisChannels(axis, walk.named(channels.segments), role, fresh, growth, silent)

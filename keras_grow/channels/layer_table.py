@@ -15,7 +15,7 @@ import keras
 from keras import layers as kl
 
 from keras_grow import layers as growable
-from keras_grow.channels import attention, flow, products
+from keras_grow.channels import attention, flow, products, streams
 from keras_grow.channels.walk import Channels, Walk
 from keras_grow.core.keras_private import Call, layers_within
 
@@ -24,6 +24,11 @@ ELEMENTWISE = frozenset(
     "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh leaky_relu "
     "linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink softplus softsign "
     "sparse_plus sparse_sigmoid squareplus swish tanh tanh_shrink threshold".split()
+)
+# Those that are zero at zero: what is silent stays so.
+_ZERO_AT_ZERO = frozenset(
+    "celu elu gelu hard_shrink hard_silu hard_swish hard_tanh leaky_relu linear mish relu relu6 "
+    "selu silu soft_shrink softsign swish tanh tanh_shrink".split()
 )
 # The same as symbolic operations (`keras.ops.relu(x)` in a Functional model).
 _ELEMENTWISE_OPERATIONS = frozenset(
@@ -77,6 +82,8 @@ class Row:
         acts_as: What the layer is to a neuron: "linear" (it makes the neuron), "activation" (it
             acts on each channel alone), "normalisation" or "idle" (it changes nothing when the
             network isn't trained).
+        linear: Whether the mean over the channels that it puts out is what it makes of that of
+            those (or of the weights) that they come from, its activation left out.
     """
 
     flow: Callable[[Walk, Call, flow.Inputs], Channels | None]
@@ -87,6 +94,7 @@ class Row:
     between_inputs: Callable[[Any, Mapping[str, tuple]], int] | None = None
     twin: type | None = None
     acts_as: Literal["linear", "activation", "normalisation", "idle"] | None = None
+    linear: bool = False
 
 
 _DENSE = Row(
@@ -96,6 +104,7 @@ _DENSE = Row(
     size="units",
     multiply_adds=products.dense,
     acts_as="linear",
+    linear=True,
 )
 _CONVOLUTION = Row(
     flow.convolve,
@@ -104,6 +113,7 @@ _CONVOLUTION = Row(
     size="filters",
     multiply_adds=products.convolution,
     acts_as="linear",
+    linear=True,
 )
 _TRANSPOSED_CONVOLUTION = Row(
     flow.convolve,
@@ -111,6 +121,7 @@ _TRANSPOSED_CONVOLUTION = Row(
     variables={"kernel": Axes(input=-1, output=-2, kernel=True), "bias": Axes(output=-1)},
     size="filters",
     multiply_adds=products.transposed_convolution,
+    linear=True,
 )
 _DEPTHWISE_CONVOLUTION = Row(
     flow.depthwise,
@@ -135,14 +146,19 @@ _BATCH_NORMALIZATION = Row(
     acts_as="normalisation",
 )
 _ACTIVATION = Row(flow.carry, acts_as="activation")
-_IDLE = Row(flow.carry, acts_as="idle")
-_DROPOUT = Row(flow.drop, size="noise_shape", acts_as="idle")
-_SPATIAL_DROPOUT = Row(flow.carry, axis=flow.format_axis, acts_as="idle")
-_POSITIONS = Row(flow.carry, axis=flow.format_axis)
-_GLOBAL_POOLING = Row(flow.pool_globally, axis=flow.format_axis)
+_IDLE = Row(flow.carry, acts_as="idle", linear=True)
+_DROPOUT = Row(flow.drop, size="noise_shape", acts_as="idle", linear=True)
+_SPATIAL_DROPOUT = Row(flow.carry, axis=flow.format_axis, acts_as="idle", linear=True)
+_POSITIONS = Row(flow.carry, axis=flow.format_axis, linear=True)
+_MAX_POOLING = Row(flow.carry, axis=flow.format_axis)
+_GLOBAL_POOLING = Row(flow.pool_globally, axis=flow.format_axis, linear=True)
+_GLOBAL_MAX_POOLING = Row(flow.pool_globally, axis=flow.format_axis)
 _MIXING = Row(flow.mix, multiply_adds=products.none)
 _JOIN = Row(flow.join)
-_ATTENTION = Row(attention.attend, multiply_adds=products.none, between_inputs=attention.products)
+_SUM = Row(flow.join, linear=True)
+_ATTENTION = Row(
+    attention.attend, multiply_adds=products.none, between_inputs=attention.products, linear=True
+)
 
 ROWS: dict[type, Row] = {
     kl.Dense: replace(_DENSE, twin=growable.GrowableDense),
@@ -179,9 +195,9 @@ ROWS: dict[type, Row] = {
     kl.SpatialDropout3D: _SPATIAL_DROPOUT,
     kl.Rescaling: Row(flow.rescale),
     kl.Resizing: _POSITIONS,
-    kl.MaxPooling1D: _POSITIONS,
-    kl.MaxPooling2D: _POSITIONS,
-    kl.MaxPooling3D: _POSITIONS,
+    kl.MaxPooling1D: _MAX_POOLING,
+    kl.MaxPooling2D: _MAX_POOLING,
+    kl.MaxPooling3D: _MAX_POOLING,
     kl.AveragePooling1D: _POSITIONS,
     kl.AveragePooling2D: _POSITIONS,
     kl.AveragePooling3D: _POSITIONS,
@@ -197,24 +213,25 @@ ROWS: dict[type, Row] = {
     kl.GlobalAveragePooling1D: _GLOBAL_POOLING,
     kl.GlobalAveragePooling2D: _GLOBAL_POOLING,
     kl.GlobalAveragePooling3D: _GLOBAL_POOLING,
-    kl.GlobalMaxPooling1D: _GLOBAL_POOLING,
-    kl.GlobalMaxPooling2D: _GLOBAL_POOLING,
-    kl.GlobalMaxPooling3D: _GLOBAL_POOLING,
-    kl.Flatten: Row(flow.flatten),
-    kl.Reshape: Row(flow.reshape, size="target_shape"),
-    kl.Permute: Row(flow.permute),
-    kl.Add: _JOIN,
-    kl.Subtract: _JOIN,
+    kl.GlobalMaxPooling1D: _GLOBAL_MAX_POOLING,
+    kl.GlobalMaxPooling2D: _GLOBAL_MAX_POOLING,
+    kl.GlobalMaxPooling3D: _GLOBAL_MAX_POOLING,
+    kl.Flatten: Row(flow.flatten, linear=True),
+    kl.Reshape: Row(flow.reshape, size="target_shape", linear=True),
+    kl.Permute: Row(flow.permute, linear=True),
+    kl.Add: _SUM,
+    kl.Subtract: _SUM,
     kl.Multiply: _JOIN,
-    kl.Average: _JOIN,
+    kl.Average: _SUM,
     kl.Maximum: _JOIN,
     kl.Minimum: _JOIN,
-    kl.Concatenate: Row(flow.concatenate),
+    kl.Concatenate: Row(flow.concatenate, linear=True),
     kl.MultiHeadAttention: _ATTENTION,
     kl.GroupQueryAttention: _ATTENTION,
-    kl.LayerNormalization: _MIXING,
+    kl.LayerNormalization: Row(streams.centred, multiply_adds=products.none, linear=True),
+    kl.RMSNormalization: Row(streams.uncentred, multiply_adds=products.none, linear=True),
     kl.GroupNormalization: _MIXING,
-    kl.UnitNormalization: _MIXING,
+    kl.UnitNormalization: Row(streams.unit, multiply_adds=products.none, linear=True),
     kl.Softmax: _MIXING,
     kl.Normalization: Row(flow.unknown, multiply_adds=products.none),
     kl.Embedding: Row(flow.unknown, multiply_adds=products.none),
@@ -229,6 +246,8 @@ def row_of(operation: Any) -> Row | None:
     name = type(operation).__name__
     if name in _ELEMENTWISE_OPERATIONS:
         return _ACTIVATION
+    if name in ("Add", "Subtract"):
+        return _SUM
     return _JOIN if name in _JOINING_OPERATIONS else None
 
 
@@ -302,6 +321,12 @@ def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None:
     reason = _activation_reason(layer)
     if reason:
         walk.freeze([outputs], reason)
+    keeps_mean = row.linear and _is_linear(getattr(layer, "activation", None))
+    stays = outputs is not None and _stays_normalised(walk, inputs, outputs)
+    if stays and (keeps_mean or _is_zero_at_zero(layer)):
+        outputs = replace(outputs, normalised=True)
+    elif not keeps_mean:
+        walk.unsettle([outputs], f"`{layer.name}` does not keep their mean")
     holds = row.variables or len(walk.variables) > variables
     if holds or getattr(layer, row.size or "", None) is not None:
         walk.seen[id(layer)] = (inputs, outputs, _rank(call))
@@ -374,6 +399,26 @@ def _freeze_untouchable(walk: Walk, layer: kl.Layer, maps: list) -> None:
         walk.freeze(maps, f"`{layer.name}` is quantized")
     if any(getattr(part, "lora_enabled", False) for part in parts):
         walk.freeze(maps, f"`{layer.name}` has LoRA weights")
+
+
+def _is_linear(activation: Any) -> bool:
+    return activation is None or activation is keras.activations.linear
+
+
+def _is_zero_at_zero(layer: Any) -> bool:
+    """Tells whether a layer is known to be an activation that is zero at zero."""
+    if isinstance(layer, kl.ReLU):
+        return layer.threshold == 0
+    if type(layer) is kl.Activation:
+        return getattr(layer.activation, "__name__", None) in _ZERO_AT_ZERO
+    return isinstance(layer, (kl.LeakyReLU, kl.ELU, kl.PReLU))
+
+
+def _stays_normalised(walk: Walk, inputs: flow.Inputs, outputs: Channels) -> bool:
+    """Tells whether the channels that go out are those that came in, normalised all of them."""
+    known = [channels for channels in inputs if channels is not None and channels.normalised]
+    spaces = {id(space) for channels in known for space in walk.spaces_of(channels)}
+    return len(known) == len(inputs) and {id(s) for s in walk.spaces_of(outputs)} <= spaces
 
 
 def _activation_reason(layer: Any) -> str | None:

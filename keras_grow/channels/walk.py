@@ -19,10 +19,12 @@ class Channels:
         axis: The channel axis (positive).
         segments: The channels along it; during the walk a segment's group is the number of a
             space.
+        normalised: Whether they come out of a normalisation over all of them.
     """
 
     axis: int
     segments: tuple[Segment, ...]
+    normalised: bool = False
 
     @property
     def width(self) -> int:
@@ -54,6 +56,8 @@ class _Space:
         self.producers: list[str] = []
         self.name = ""
         self.whole = False
+        self.fresh: str | None = None  # what a channel is that a normalisation must not see
+        self.unsteady: str | None = None  # why it would see it nonetheless
         self.reason: str | None = None
 
 
@@ -119,6 +123,24 @@ class Walk:
             for space in self.spaces_of(channels):
                 space.reason = space.reason or reason
 
+    def is_one(self, channels: Channels) -> bool:
+        """Tells whether a map is all channels of one group, once each."""
+        (first, *rest) = channels.segments
+        return not rest and first.group is not None and first.repeat == 1
+
+    def silence(self, channels: Channels, fresh: str) -> None:
+        """Notes that fresh channels must be "zero", or the "mean" of the others, at first."""
+        for space in self.spaces_of(channels):
+            if space.fresh not in (None, fresh):
+                space.unsteady = space.unsteady or "it is normalised in two ways"
+            space.fresh = fresh
+
+    def unsettle(self, maps: Iterable[Channels | None], reason: str) -> None:
+        """Notes that fresh channels don't stay what they are at first."""
+        for channels in maps:
+            for space in self.spaces_of(channels):
+                space.unsteady = space.unsteady or reason
+
     def refuse(self, layer: Any, inputs: Iterable[Channels | None], reason: str) -> None:
         """Freezes what goes into a layer; what comes out is of fixed width."""
         known = [channels for channels in inputs if channels is not None]
@@ -146,6 +168,8 @@ class Walk:
         if len(known) < len(maps) or not same_shape:
             self.freeze(known, reason)
             return None
+        if len({channels.normalised for channels in known}) > 1:
+            self.unsettle(known, "what is normalised is added to it: the mean of both isn't known")
         for other in known[1:]:
             for a, b in zip(first.segments, other.segments, strict=True):
                 self._unite(a.group, b.group, reason)
@@ -165,6 +189,10 @@ class Walk:
         kept.layers += [name for name in gone.layers if name not in kept.layers]
         kept.producers += [name for name in gone.producers if name not in kept.producers]
         kept.reason = kept.reason or gone.reason
+        kept.unsteady = kept.unsteady or gone.unsteady
+        if {kept.fresh, gone.fresh} == {"mean", "zero"}:
+            kept.unsteady = kept.unsteady or "it is normalised in two ways"
+        kept.fresh = kept.fresh or gone.fresh
 
     def add_variable(
         self, layer, name: str, axes: list[tuple[int, Channels, str, float]], is_kernel: bool

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from keras_grow.core.widening import Widening
 
 
+MEAN = float("nan")  # of `AxisChannels.fresh`: no number
+
+
 class Segment(NamedTuple):
     """A run of positions along an axis that belongs to one channel group.
 
@@ -43,9 +46,11 @@ class AxisChannels:
         segments: The channels along it, in order.
         role: "output" (the array produces these channels), "through" (it acts on each channel
             alone) or "input" (it sums over them).
-        fresh: Value of a channel that copies none, before anything is added.
+        fresh: Value of a channel that copies none, before anything is added; `MEAN` for the mean of
+            the present ones.
         growth: The power of the growth of the axis's length (m / n) that the whole array is
             multiplied by, where the layer divides by a power of that length.
+        silent: Whether fresh channels are zero here, whatever the weights out of them.
     """
 
     axis: int
@@ -53,6 +58,7 @@ class AxisChannels:
     role: str
     fresh: float = 0.0
     growth: float = 0.0
+    silent: bool = False
 
 
 def length_at(segments: Sequence[Segment], widths: Mapping[str, int]) -> int:

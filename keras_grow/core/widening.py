@@ -150,6 +150,8 @@ def widen_axis(
         widened = widened * _cast_like(array, along(scale, channels.axis, rank))
     if np.any(index < 0):
         value = _cast_like(array, np.asarray(fresh))
+        if np.isnan(fresh):
+            value = xp.mean(array, axis=channels.axis, keepdims=True)
         widened = xp.where(along(index < 0, channels.axis, rank), value, widened)
     return widened
 
