@@ -76,19 +76,17 @@ def _streams(walk: Walk, call: Call) -> dict[str, Channels | None]:
     return streams
 
 
-def _own(walk: Walk, layer: Any, part: str, width: int) -> Channels:
-    return walk.produce(layer, width, axis=0, part=part)
-
-
 def _dimensions(walk: Walk, layer: Any) -> tuple[Channels, Channels]:
-    """Returns the key and the value dimension: two groups, or one where the layer has one size."""
-    names = keras_private.ATTENTION[type(layer)]
-    width = _kernel_of(layer, "key").shape[_DIMENSION]
-    if not names.value:
-        both = _own(walk, layer, "dimension", width)
+    """Returns the key and the value dimension: one group where they are equal.
+
+    JAX's fused attention takes no others, and what is usual stays so.
+    """
+    of_key, of_value = (_kernel_of(layer, part).shape[_DIMENSION] for part in ("key", "value"))
+    if of_key == of_value:
+        both = walk.produce(layer, of_key, axis=0, part="dimension")
         return both, both
-    key = _own(walk, layer, "key", width)
-    return key, _own(walk, layer, "value", _kernel_of(layer, "value").shape[_DIMENSION])
+    key = walk.produce(layer, of_key, axis=0, part="key")
+    return key, walk.produce(layer, of_value, axis=0, part="value")
 
 
 def _outputs(walk: Walk, call: Call, query: Channels | None) -> Channels | None:

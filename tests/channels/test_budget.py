@@ -94,11 +94,11 @@ def test_nothing_to_add_changes_nothing():
     assert model.growth_history == []
 
 
-def transformer(heads=2, key=4, value=4, stream=6, hidden=12):
+def transformer(heads=2, dimension=4, stream=6, hidden=12):
     """A block without normalisation, of which everything grows."""
     inputs = keras.Input((5, 3))
     x = keras.layers.Dense(stream, name="stream")(inputs)
-    y = keras.layers.MultiHeadAttention(heads, key, value, name="att")(x, x)
+    y = keras.layers.MultiHeadAttention(heads, dimension, name="att")(x, x)
     x = keras.layers.Add()([x, y])
     h = keras.layers.Dense(hidden, "gelu", name="hidden")(x)
     x = keras.layers.Add()([x, keras.layers.Dense(stream, name="back")(h)])

@@ -14,12 +14,12 @@ Y = RNG.normal(size=(8, 2)).astype("float32")
 NORMS = [kl.LayerNormalization, kl.RMSNormalization, kl.UnitNormalization]
 
 
-def transformer(norm=kl.LayerNormalization, stream=6, hidden=8, heads=2, key=4, value=4):
+def transformer(norm=kl.LayerNormalization, stream=6, hidden=8, heads=2, dimension=4):
     """A block that normalises what it reads, and a head."""
     inputs = keras.Input((5, 3))
     x = kl.Dense(stream, name="stream")(inputs)
     y = norm(name="norm1")(x)
-    y = kl.MultiHeadAttention(heads, key, value, name="att")(y, y, use_causal_mask=True)
+    y = kl.MultiHeadAttention(heads, dimension, name="att")(y, y, use_causal_mask=True)
     x = kl.Add()([x, kl.Dropout(0.1)(y)])
     y = kl.Dense(hidden, activation="gelu", name="hidden")(norm(name="norm2")(x))
     x = kl.Add()([x, kl.Dense(stream, name="back")(y)])
