@@ -29,9 +29,10 @@ from keras_grow.growing.weight_loading import all_or_nothing, check_save_path, c
 from keras_grow.methods import GrowthMethod
 from keras_grow.methods.base import check_choice
 from keras_grow.methods.scoring_data import ScoringData, as_scoring_data
+from keras_grow.methods.silent import choose_all
 from keras_grow.penalty.similarity_penalty import SimilarityPenalty
 from keras_grow.penalty.window import PenaltyWindow, model_similarity, penalised_kernels
-from keras_grow.utils.checks import check_ceilings, check_epoch, check_rate
+from keras_grow.utils.checks import check_epoch, check_limits, check_rate
 
 # While the task loss is computed: what stands for the losses of the layers.
 _SCORING: ContextVar[list | None] = ContextVar("scoring", default=None)
@@ -72,6 +73,7 @@ class GrowableModel(TrainSteps, keras.Model):
         self._undone_growths: tuple[GrowthEvent, ...] = ()
         self._window: PenaltyWindow | None = None
         self._fit_context: FitContext | None = None
+        self._allow_inexact = False
 
     @classmethod
     def from_keras(cls, model: keras.Model) -> GrowableModel:
@@ -120,6 +122,20 @@ class GrowableModel(TrainSteps, keras.Model):
         return list(self._growth_history)
 
     @property
+    def allow_inexact(self) -> bool:
+        """Whether groups grow that a normalisation sees, where that changes the function.
+
+        `growth_report()` says which those are. Saved with the model. Defaults to `False`.
+        """
+        return self._allow_inexact
+
+    @allow_inexact.setter
+    def allow_inexact(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise TypeError(f"`allow_inexact` must be True or False. Received: {value!r}")
+        self._allow_inexact = value
+
+    @property
     def widths(self) -> dict[str, int]:
         """Name -> number of channels of each group that can grow."""
         return {name: group.width for name, group in find_groups(self).growable.items()}
@@ -146,6 +162,9 @@ class GrowableModel(TrainSteps, keras.Model):
         max_params: int | None = None,
         max_widths: int | Mapping[str, int] | None = None,
         epoch: int | None = None,
+        of: str = "neurons",
+        max_flops: int | None = None,
+        multiple_of: int | Mapping[str, int] | None = None,
     ) -> GrowthEvent | None:
         """Grows the model once.
 
@@ -154,12 +173,20 @@ class GrowableModel(TrainSteps, keras.Model):
         told.
 
         Args:
-            rate: Fraction of the neurons (channels of the groups that can grow) to add.
+            rate: Fraction of the neurons (channels of the groups that can grow) to add, or of what
+                `of` says.
             method: Name of a growth method, or an instance.
             data: Batches of training data, for methods that need them.
             max_params: The most trainable parameters that the model may have afterwards.
             max_widths: The most channels of any group, or group name -> the most channels.
             epoch: Number of epochs completed, for the record.
+            of: What the rate is a fraction of: "neurons", "parameters" (trainable ones) or "flops"
+                (of a forward pass). Of the last two, as many neurons are added as make them grow by
+                the rate, as near as whole neurons allow, and never more.
+            max_flops: The most floating-point operations that a forward pass may take afterwards,
+                per example: see `keras_grow.flops`.
+            multiple_of: What the width of a group that grows is to be a multiple of afterwards,
+                such as 8; or group name -> that. One number for all leaves out heads of attention.
 
         Returns:
             What happened, or `None` where a ceiling (or a model too small for the rate) leaves
@@ -171,7 +198,14 @@ class GrowableModel(TrainSteps, keras.Model):
                 optimizer and its history are as before.
         """
         rate, method, epoch = check_rate(rate), methods.get(method), check_epoch(epoch)
-        check_ceilings(max_params, max_widths)
+        limits = {
+            "of": of,
+            "max_params": max_params,
+            "max_flops": max_flops,
+            "max_widths": max_widths,
+            "multiple_of": multiple_of,
+        }
+        check_limits(limits)
         if not self.compiled:
             raise ValueError(
                 f"Model `{self.name}` must be compiled before it can grow, so that its optimizer "
@@ -183,14 +217,14 @@ class GrowableModel(TrainSteps, keras.Model):
                 f"Model `{self.name}` has nothing to grow. {why_nothing_grows(self, graph)}"
             )
         sync_state(self)
-        budget = plan_budget(graph, rate, max_params, max_widths)
+        budget = plan_budget(graph, rate, **limits)
         check_finite(self)
         check_slots(self.optimizer)
         started = time.perf_counter()
         rng = np.random.default_rng([method.seed, len(self._growth_history)])
         data = self._data_for(method, data)
         with explained(f"Growing model `{self.name}` by '{method.name}'"):
-            widenings = method.choose(graph, budget, rng, data) if budget.neurons else []
+            widenings = choose_all(method, graph, budget, rng, data) if budget.neurons else []
             widenings = agreed(self, widenings)
             chosen = time.perf_counter()
             if not widenings:
@@ -492,12 +526,14 @@ class GrowableModel(TrainSteps, keras.Model):
         return {
             "history": [event.to_dict() for event in self._growth_history],
             "window": None if self._window is None else self._window.get_config(),
+            "allow_inexact": self._allow_inexact,
             # Keras saves no seed generator: without this, a Dropout would start anew.
             "seeds": [state.numpy().tolist() for state in keras_private.seed_states(self)],
         }
 
     def set_growth_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `get_growth_state` returned, in a model of the same widths."""
+        self._allow_inexact = state.get("allow_inexact", False)
         history = (GrowthEvent.from_dict(event) for event in state["history"])
         self._set_growths(tuple(event.bound_to(self) for event in history), ())
         window = state["window"]

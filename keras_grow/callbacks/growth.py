@@ -18,7 +18,7 @@ from keras_grow.methods import GrowthMethod
 from keras_grow.model import check_growable_model
 from keras_grow.penalty.similarity_penalty import PENALTIES, SimilarityPenalty
 from keras_grow.utils import progress
-from keras_grow.utils.checks import check_ceilings, check_rate
+from keras_grow.utils.checks import check_limits, check_rate
 
 
 class GrowthCallback(keras.callbacks.Callback):
@@ -30,13 +30,19 @@ class GrowthCallback(keras.callbacks.Callback):
     steps in which the penalty was armed). Put the callback before those that record the logs.
 
     Args:
-        rate: Fraction of the growable neurons to add at each growth, such as 0.35.
+        rate: Fraction of the growable neurons to add at each growth, such as 0.35, or of what `of`
+            says.
         every: Epochs between growths, or a `keras_grow.Schedule`. Defaults to 50.
         method: Name of a growth method, or an instance. Defaults to "firefly".
         penalty: A `SimilarityPenalty`, `None` for no penalty, "paper" for Sakai and Hotta's, or
             "default".
         max_params: The most trainable parameters that the model may have.
         max_widths: The most channels of any group, or group name -> the most channels.
+        of: What the rate is a fraction of: "neurons", "parameters" or "flops". See
+            `GrowableModel.grow`.
+        max_flops: The most floating-point operations that a forward pass may take, per example.
+        multiple_of: What the width of a group that grows is to be a multiple of, such as 8; or
+            group name -> that.
         verbose: 1 prints a line for each growth, and in a terminal or a notebook a progress bar
             while a long choice of neurons lasts; 0 prints nothing.
 
@@ -70,14 +76,23 @@ class GrowthCallback(keras.callbacks.Callback):
         max_params: int | None = None,
         max_widths: int | Mapping[str, int] | None = None,
         verbose: int = 1,
+        of: str = "neurons",
+        max_flops: int | None = None,
+        multiple_of: int | Mapping[str, int] | None = None,
     ):
         super().__init__()
         self.rate = check_rate(rate)
         self.schedule = growth_schedules.get(every)
         self.method = methods.get(method)
         self.penalty = _check_penalty(penalty)
-        check_ceilings(max_params, max_widths)
-        self.max_params, self.max_widths = max_params, max_widths
+        self.limits = {
+            "max_params": max_params,
+            "max_flops": max_flops,
+            "max_widths": max_widths,
+            "multiple_of": multiple_of,
+        }
+        check_limits({"of": of, **self.limits})
+        self.of = of
         self.verbose = verbose
         self._stopped = False
         self._batches = 0
@@ -134,13 +149,7 @@ class GrowthCallback(keras.callbacks.Callback):
 
     def _grow(self, epoch: int) -> None:
         with progress.hidden(not self.verbose):
-            event = self.model.grow(
-                self.rate,
-                self.method,
-                max_params=self.max_params,
-                max_widths=self.max_widths,
-                epoch=epoch,
-            )
+            event = self.model.grow(self.rate, self.method, epoch=epoch, of=self.of, **self.limits)
         if event is None:
             self._stopped = True
             self._say(f"epoch {epoch}: growth stops at {self._ceiling()}")
@@ -152,12 +161,16 @@ class GrowthCallback(keras.callbacks.Callback):
         self._say(str(event) + self._shortfall(event))
 
     def _ceiling(self) -> str:
-        limits = {"max_params": self.max_params, "max_widths": self.max_widths}
-        reached = ", ".join(f"{name}={value}" for name, value in limits.items() if value)
+        reached = ", ".join(f"{name}={value}" for name, value in self.limits.items() if value)
         size = f"{self.model.neurons:,} neurons"
-        return f"{size} ({reached})" if reached else f"{size}: {self.rate} of them is less than one"
+        if reached:
+            return f"{size} ({reached})"
+        share = "them" if self.of == "neurons" else f"the {self.of}"
+        return f"{size}: {self.rate} of {share} is less than one"
 
     def _shortfall(self, event: GrowthEvent) -> str:
+        if self.of != "neurons":
+            return ""
         wanted = share_of(self.rate, event.neurons_before)
         added = event.neurons_after - event.neurons_before
         return "" if added >= wanted else f" (a ceiling allows {added} of {wanted} neurons)"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 from keras import layers as kl
 
+from keras_grow.channels.graph import ChannelGraph
 from keras_grow.channels.layer_table import ROWS
 from keras_grow.core import keras_private
+from keras_grow.core.index_maps import AxisChannels, length_at
 from keras_grow.utils.checks import check_positive_int
 
 # A training step computes the activations, the gradients of the activations and the gradients of
@@ -20,13 +24,14 @@ _TRAINING_OVER_FORWARD = 3
 def forward_flops(model: keras.Model) -> int:
     """Counts the floating-point operations of one forward pass, per example.
 
-    Counted: the multiply-adds of dense layers, of every kind of convolution and of recurrent layers
-    (at each step), two operations each, at the shapes that the layers have now. Left out: biases,
-    normalisation, activation, pooling, additions and whatever else costs a few operations per
-    element (at three for a normalisation with its activation, 1.5 % on top of the count of a VGG16
-    of width 16, 7 % for a MobileNetV1 of width 32), and operations that aren't layers. A
-    convolution counts its whole window at the borders too. A layer that is called several times
-    counts several times.
+    Counted: the multiply-adds of dense layers, of every kind of convolution, of recurrent layers
+    (at each step) and of attention (its projections and its two products), two operations each, at the
+    shapes that the layers have now. Left out: biases, normalisation, activation, pooling, additions
+    and whatever else costs a few operations per element (at three for a normalisation with its
+    activation, 1.5 % on top of the count of a VGG16 of width 16, 7 % for a MobileNetV1 of width
+    32), and operations that aren't layers. A convolution counts its whole window at the borders
+    too, attention all pairs of positions. A layer that is called several times counts several
+    times.
 
     Args:
         model: A Functional model (a `GrowableModel` is one) or a built Sequential one.
@@ -36,8 +41,8 @@ def forward_flops(model: keras.Model) -> int:
 
     Raises:
         TypeError: if the model is neither.
-        ValueError: if it has a layer whose matrix products aren't known here (attention), or no
-            fixed input shape.
+        ValueError: if it has a layer whose matrix products aren't known here (`Dot`), or no fixed
+            input shape.
 
     Example:
 
@@ -85,25 +90,111 @@ def training_flops(model: keras.Model, examples: int) -> int:
     return _TRAINING_OVER_FORWARD * forward_flops(model) * examples
 
 
+def flops_at(graph: ChannelGraph, widths: Mapping[str, int]) -> int:
+    """Counts the floating-point operations of a forward pass with groups of other widths.
+
+    Args:
+        graph: The channel groups of the model.
+        widths: Group name -> width. Groups that are not named stay as they are.
+
+    Raises:
+        ValueError: as for `forward_flops`.
+
+    Example:
+
+    >>> import keras_grow
+    >>> from keras_grow.channels.flops import flops_at, forward_flops
+    >>> from keras_grow.channels.graph import find_groups
+    >>> model = keras_grow.models.VGG16(width=16)
+    >>> wider = {name: 2 * width for name, width in model.widths.items()}
+    >>> flops_at(find_groups(model), wider) == forward_flops(keras_grow.models.VGG16(width=32))
+    True
+    """
+    shapes = {
+        id(item.variable): _shape_at(item.variable, item.axes, widths) for item in graph.variables
+    }
+    tensors = (tensor for call in graph.calls for tensor in (*call.inputs, *call.outputs))
+    for tensor in tensors:
+        channels = graph.tensors.get(id(tensor))
+        shapes[id(tensor)] = _shape_at(tensor, [channels] if channels else [], widths)
+    return sum(_call_flops(call, shapes) for call in graph.calls)
+
+
+def _shape_at(array: Any, axes: Sequence[AxisChannels], widths: Mapping[str, int]) -> tuple:
+    """Returns the shape of a variable or a symbolic tensor, with groups of other widths."""
+    shape = list(array.shape)
+    for axis in axes:
+        shape[axis.axis] = length_at(axis.segments, widths)
+    return tuple(shape)
+
+
+class _At:
+    """What a layer holds, with variables of other shapes.
+
+    Args:
+        held: A layer, or a variable.
+        shapes: `id` of a variable -> its shape.
+    """
+
+    def __init__(self, held: Any, shapes: Mapping[int, tuple]):
+        self._held, self._shapes = held, shapes
+
+    @property
+    def shape(self) -> tuple:
+        """The shape of a variable."""
+        return self._shapes.get(id(self._held), tuple(self._held.shape))
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._held, name)
+        known = isinstance(value, (keras.Variable, kl.Layer))
+        return _At(value, self._shapes) if known else value
+
+
 # Products of activations with each other: nothing in their weights shows them.
 _UNKNOWN = (kl.Dot, kl.Attention, kl.AdditiveAttention)
 
 
-def _call_flops(call: keras_private.Call) -> int:
-    """Counts one call of one layer."""
-    layer = call.operation
+def _call_flops(call: keras_private.Call, shapes: Mapping[int, tuple] | None = None) -> int:
+    """Counts one call of one layer.
+
+    Args:
+        call: The call.
+        shapes: `id` of a variable or of a symbolic tensor -> its shape, where it isn't the present
+            one.
+    """
+    layer, shapes = call.operation, shapes or {}
     if isinstance(layer, keras.Model):
         return forward_flops(layer)
-    rows = (ROWS[kind] for kind in type(layer).__mro__ if kind in ROWS)
-    count = next((row.multiply_adds for row in rows), None)
-    inner = keras_private.inner_calls(call)
+    inner = keras_private.inner_calls(_at_shapes(call, shapes))
     if inner:
-        return _times_called(call) * sum(map(_call_flops, inner))
-    if count is None:
+        return _times_called(call) * sum(_call_flops(each, shapes) for each in inner)
+    row = next((ROWS[kind] for kind in type(layer).__mro__ if kind in ROWS), None)
+    if row is None or row.multiply_adds is None:
         _check_cheap(layer)
         return 0
-    inputs, outputs = (_elements(layer, t.shape) for t in (call.inputs[0], call.outputs[0]))
-    return 2 * count(layer, inputs, outputs)
+    held = _At(layer, shapes)
+    passed = (call.inputs[0], call.outputs[0])
+    inputs, outputs = (_elements(layer, shapes.get(id(t), t.shape)) for t in passed)
+    count = row.multiply_adds(held, inputs, outputs)
+    if row.between_inputs is not None:
+        tensors = {n: t for n, t in call.named.items() if isinstance(t, keras.KerasTensor)}
+        named = {name: shapes.get(id(t), t.shape) for name, t in tensors.items()}
+        for shape in named.values():
+            _elements(layer, shape)
+        count += row.between_inputs(held, named)
+    return 2 * count
+
+
+def _at_shapes(call: keras_private.Call, shapes: Mapping[int, tuple]) -> keras_private.Call:
+    """Returns a call on tensors of other shapes."""
+
+    def moved(tensors: Sequence) -> list:
+        return [
+            keras.KerasTensor(shapes.get(id(t), t.shape), t.dtype, record_history=False)
+            for t in tensors
+        ]
+
+    return replace(call, inputs=moved(call.inputs), outputs=moved(call.outputs))
 
 
 def _times_called(call: keras_private.Call) -> int:

@@ -19,7 +19,7 @@ from keras_grow.channels.layer_table import acts_as, visit
 from keras_grow.channels.recurrent import forget_bias
 from keras_grow.channels.walk import Walk, attribute_at
 from keras_grow.core import keras_private
-from keras_grow.core.index_maps import AxisChannels, Segment
+from keras_grow.core.index_maps import MEAN, AxisChannels, Segment
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,7 @@ class VariableChannels:
         """What the layer draws the variable from, or `None`."""
         path, _, name = self.name.rpartition(".")
         holder = attribute_at(self.layer, path) if path else self.layer
-        names = (
-            f"{name}_initializer",
-            f"{name.removesuffix('_kernel')}_initializer",
-            "depthwise_initializer",
-        )
-        found = next((getattr(holder, each) for each in names if hasattr(holder, each)), None)
+        found = keras_private.initializer_of(holder, name)
         if found is None and self.variable.trainable:  # of a class that keeps none
             return keras.initializers.Constant(float(keras.ops.mean(self.variable)))
         forgets = name == "bias" and getattr(holder, "unit_forget_bias", False)
@@ -70,12 +65,15 @@ class LayerSize:
         attribute: Name of the attribute.
         index: Where the number lies in it, counted from the end, if it is a shape.
         segments: The channels.
+        growth: The power of the growth of their number by which the attribute is multiplied, where
+            it isn't the number itself: -0.5 for an inverse square root.
     """
 
     layer: keras.layers.Layer
     attribute: str
     index: int | None
     segments: tuple[Segment, ...]
+    growth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,10 @@ class ChannelGroup:
         layers: Names of the layers that produce and carry them, in order.
         producers: Those of them that produce them.
         frozen: Why the group can't grow, or `None`.
+        whole: Whether a channel is a part of a layer with dimensions of its own, as a head is: how
+            many there are needs not be a round number.
+        silent: Whether fresh channels must be silent at first, because a normalisation takes
+            statistics over all of them.
     """
 
     name: str
@@ -95,6 +97,8 @@ class ChannelGroup:
     layers: tuple[str, ...]
     producers: tuple[str, ...]
     frozen: str | None
+    whole: bool = False
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ class ChannelGraph:
         reasons: Layer name -> why nothing passes it, for layers in no group.
         operations: Name -> layer or operation, of all that the model calls.
         fixed_parameters: Number of trainable parameters in variables without channels.
+        calls: The calls of the model, inputs first.
+        tensors: `id` of each symbolic tensor that channels run through -> where they lie in it.
     """
 
     model: keras.Model
@@ -118,6 +124,8 @@ class ChannelGraph:
     reasons: dict[str, str]
     operations: dict[str, Any]
     fixed_parameters: int
+    calls: tuple[keras_private.Call, ...]
+    tensors: dict[int, AxisChannels]
 
     @property
     def growable(self) -> dict[str, ChannelGroup]:
@@ -157,16 +165,16 @@ def find_groups(model: keras.Model) -> ChannelGraph:
 
     Args:
         model: A Functional model (or a Sequential one with known input shape, through
-            `GrowableModel.from_keras`).
+            `GrowableModel.from_keras`). What its `allow_inexact` says counts.
 
     Returns:
         The groups, growable or frozen, and the variables that they run through.
     """
-    walk = Walk(visit)
-    walk.calls(keras_private.calls_of(model))
+    walk, calls = Walk(visit), keras_private.calls_of(model)
+    walk.calls(calls)
     for tensor in model.outputs:
         walk.freeze([walk.maps.get(id(tensor))], "it is an output of the model")
-    return _finish(model, walk)
+    return _finish(model, walk, calls)
 
 
 def count_weights(variables: Iterable[keras.Variable]) -> int:
@@ -182,23 +190,28 @@ def count_weights(variables: Iterable[keras.Variable]) -> int:
     return sum(math.prod(v.shape) for v in variables)
 
 
-def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
+def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
     """Turns the state of a finished walk into values."""
+    inexact = getattr(model, "allow_inexact", False)
     roots = {walk.root(number) for number in range(len(walk.spaces))}.difference(walk.parts)
     spaces = sorted((walk.spaces[number] for number in roots), key=lambda space: space.order)
     groups = {}
     for space in spaces:
         name = space.name
         groups[name] = ChannelGroup(
-            name, space.width, tuple(space.layers), tuple(space.producers), space.reason
+            name,
+            space.width,
+            tuple(space.layers),
+            tuple(space.producers),
+            space.reason or (None if inexact else _why_inexact(space)),
+            space.whole,
+            space.fresh is not None,
         )
     variables = []
     paths = Counter(v.path for v in {id(v): v for v in model.weights}.values())
     for layer, name, axes, is_kernel in walk.variables:
         channels = tuple(
-            AxisChannels(axis, walk.named(along.segments), role, fresh)
-            for axis, along, role, fresh in axes
-            if along is not None
+            _along(walk, axis, along, *rest) for axis, along, *rest in axes if along is not None
         )
         if channels:
             variable = attribute_at(layer, name)
@@ -208,11 +221,47 @@ def _finish(model: keras.Model, walk: Walk) -> ChannelGraph:
                 VariableChannels(layer, layer_name, name, path, variable, channels, is_kernel)
             )
     sizes = tuple(
-        LayerSize(layer, attribute, index, walk.named(channels.segments))
-        for layer, attribute, index, channels in walk.sizes
+        LayerSize(layer, attribute, index, walk.named(channels.segments), *growth)
+        for layer, attribute, index, channels, *growth in walk.sizes
     )
     resizable = {id(item.variable) for item in variables}
     fixed = count_weights(v for v in model.trainable_variables if id(v) not in resizable)
+    tensors = {
+        key: AxisChannels(along.axis, walk.named(along.segments), "output")
+        for key, along in walk.maps.items()
+        if along is not None
+    }
     return ChannelGraph(
-        model, groups, tuple(variables), sizes, walk.reasons, walk.operations, fixed
+        model,
+        groups,
+        tuple(variables),
+        sizes,
+        walk.reasons,
+        walk.operations,
+        fixed,
+        tuple(calls),
+        tensors,
     )
+
+
+def _why_inexact(space: Any) -> str | None:
+    """Says why a normalisation over a group's channels would see fresh ones, if it would."""
+    if space.fresh is None or space.unsteady is None:
+        return None
+    return (
+        "a normalisation would see fresh channels, and treat the others differently "
+        f"({space.unsteady}); `model.allow_inexact = True` lets it grow nonetheless"
+    )
+
+
+def _along(
+    walk: Walk, axis: int, channels: Any, role: str, fresh: float = 0.0, growth: float = 0.0
+) -> AxisChannels:
+    """Returns the channels along one axis of a variable."""
+    spaces = walk.spaces_of(channels)
+    silent = bool(spaces) and all(
+        space.fresh == "zero" or (space.fresh and channels.normalised) for space in spaces
+    )
+    if role == "output" and any(space.fresh == "mean" for space in spaces):
+        fresh = MEAN
+    return AxisChannels(axis, walk.named(channels.segments), role, fresh, growth, silent)

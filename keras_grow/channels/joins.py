@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import keras
@@ -105,10 +106,13 @@ def _tie_along(
         along = [operand for operand in operands if label in operand.labels]
     thin = [o.channels for o in operands if o.label == label and o not in along]
     walk.freeze(thin, f"`{name}` spreads one channel over those of another")
-    maps = [Channels(axis, o.channels.segments) if o.label == label else None for o in along]
+    maps = [replace(o.channels, axis=axis) if o.label == label else None for o in along]
     fixed = any(o.constant and o.spans(label) for o in operands)
     what = "an array of fixed shape" if fixed else "channels that can't grow alike"
-    return walk.tie(maps, f"`{name}` joins them with {what}")
+    tied = walk.tie(maps, f"`{name}` joins them with {what}")
+    if len(along) < len(operands):
+        walk.unsettle([tied], f"`{name}` joins all of them with the same")
+    return tied
 
 
 def operands_of(

@@ -15,17 +15,22 @@ import keras
 from keras import layers as kl
 
 from keras_grow import layers as growable
-from keras_grow.channels import flow, joins, moves, products, recurrent
+from keras_grow.channels import attention, flow, joins, moves, products, recurrent, streams
 from keras_grow.channels.operations import OPERATIONS
 from keras_grow.channels.walk import Channels, Walk
 from keras_grow.core import keras_private
-from keras_grow.core.keras_private import Call
+from keras_grow.core.keras_private import Call, layers_within
 
 # Activations that act on each channel alone; softmax and its kin mix them.
 ELEMENTWISE = frozenset(
     "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh leaky_relu "
     "linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink softplus softsign "
     "sparse_plus sparse_sigmoid squareplus swish tanh tanh_shrink threshold".split()
+)
+# Those that are zero at zero: what is silent stays so.
+_ZERO_AT_ZERO = frozenset(
+    "celu elu gelu hard_shrink hard_silu hard_swish hard_tanh leaky_relu linear mish relu relu6 "
+    "selu silu soft_shrink softsign swish tanh tanh_shrink".split()
 )
 
 
@@ -74,10 +79,14 @@ class Row:
         multiply_adds: How many multiply-adds a call takes per example, given the layer and the
             numbers of elements that go in and come out; `None` for a layer without matrices.
         grouped: The row of the layer where its `groups` are several.
+        between_inputs: The same beside them, given the layer and the shapes of what was passed, by
+            name: of what is multiplied with each other.
         twin: The layer's growable kind.
         acts_as: What the layer is to a neuron: "linear" (it makes the neuron), "activation" (it
             acts on each channel alone), "normalisation" or "idle" (it changes nothing when the
             network isn't trained).
+        linear: Whether the mean over the channels that it puts out is what it makes of that of
+            those (or of the weights) that they come from, its activation left out.
     """
 
     flow: Callable[[Walk, Call, flow.Inputs], Channels | list[Channels | None] | None]
@@ -86,8 +95,10 @@ class Row:
     size: str | None = None
     multiply_adds: Callable[[Any, int, int], int] | None = None
     grouped: Row | None = None
+    between_inputs: Callable[[Any, Mapping[str, tuple]], int] | None = None
     twin: type | None = None
     acts_as: Literal["linear", "activation", "normalisation", "idle"] | None = None
+    linear: bool = False
 
 
 _DENSE = Row(
@@ -97,6 +108,7 @@ _DENSE = Row(
     size="units",
     multiply_adds=products.dense,
     acts_as="linear",
+    linear=True,
 )
 _GROUPED_CONVOLUTION = Row(
     flow.convolve_groups,
@@ -113,6 +125,7 @@ _CONVOLUTION = Row(
     multiply_adds=products.convolution,
     grouped=_GROUPED_CONVOLUTION,
     acts_as="linear",
+    linear=True,
 )
 _TRANSPOSED_CONVOLUTION = Row(
     flow.convolve,
@@ -120,6 +133,7 @@ _TRANSPOSED_CONVOLUTION = Row(
     variables={"kernel": Axes(input=-1, output=-2, kernel=True), "bias": Axes(output=-1)},
     size="filters",
     multiply_adds=products.transposed_convolution,
+    linear=True,
 )
 _DEPTHWISE_CONVOLUTION = Row(
     flow.depthwise,
@@ -139,6 +153,7 @@ _EMBEDDING = Row(
     variables={"embeddings": Axes(output=-1, kernel=True)},
     size="output_dim",
     multiply_adds=products.none,
+    linear=True,
 )
 _BATCH_NORMALIZATION = Row(
     flow.carry,
@@ -175,27 +190,33 @@ def _cell(gates: int, size: str = "units") -> Row:
 
 
 _ACTIVATION = Row(flow.carry, acts_as="activation")
-_IDLE = Row(flow.carry, acts_as="idle")
-_DROPOUT = Row(flow.drop, size="noise_shape", acts_as="idle")
-_SPATIAL_DROPOUT = Row(flow.carry, axis=flow.format_axis, acts_as="idle")
-_POSITIONS = Row(flow.carry, axis=flow.format_axis)
-_GLOBAL_POOLING = Row(flow.pool_globally, axis=flow.format_axis)
+_IDLE = Row(flow.carry, acts_as="idle", linear=True)
+_DROPOUT = Row(flow.drop, size="noise_shape", acts_as="idle", linear=True)
+_SPATIAL_DROPOUT = Row(flow.carry, axis=flow.format_axis, acts_as="idle", linear=True)
+_POSITIONS = Row(flow.carry, axis=flow.format_axis, linear=True)
+_MAX_POOLING = Row(flow.carry, axis=flow.format_axis)
+_GLOBAL_POOLING = Row(flow.pool_globally, axis=flow.format_axis, linear=True)
+_GLOBAL_MAX_POOLING = Row(flow.pool_globally, axis=flow.format_axis)
 _RECURRENT = Row(recurrent.recurrent)
 _ALONG_AN_AXIS = Row(joins.along_an_axis, multiply_adds=products.none)
 _JOIN = Row(joins.join)
+_SUM = Row(joins.join, linear=True)
+_ATTENTION = Row(
+    attention.attend, multiply_adds=products.none, between_inputs=attention.products, linear=True
+)
 # Of these there is one for each number of dimensions: `MaxPooling1D`, `2D`, `3D`. Some are not in
 # every Keras 3.
 _OF_EACH_RANK = {
     "SpatialDropout": _SPATIAL_DROPOUT,
-    "MaxPooling": _POSITIONS,
+    "MaxPooling": _MAX_POOLING,
     "AveragePooling": _POSITIONS,
-    "AdaptiveMaxPooling": _POSITIONS,
+    "AdaptiveMaxPooling": _MAX_POOLING,
     "AdaptiveAveragePooling": _POSITIONS,
     "ZeroPadding": _POSITIONS,
     "UpSampling": _POSITIONS,
     "Cropping": _POSITIONS,
     "GlobalAveragePooling": _GLOBAL_POOLING,
-    "GlobalMaxPooling": _GLOBAL_POOLING,
+    "GlobalMaxPooling": _GLOBAL_MAX_POOLING,
 }
 # Preprocessing that does the same to each channel. Not in every Keras 3.
 _PICTURES = (
@@ -235,32 +256,39 @@ ROWS: dict[type, Row] = {
     kl.Dropout: _DROPOUT,
     kl.AlphaDropout: _DROPOUT,
     kl.Rescaling: Row(flow.rescale),
-    kl.Flatten: Row(moves.flatten),
-    kl.Reshape: Row(moves.reshape, size="target_shape"),
-    kl.Permute: Row(moves.move),
-    kl.RepeatVector: Row(moves.repeat_vector),
-    kl.Add: _JOIN,
-    kl.Subtract: _JOIN,
+    kl.Flatten: Row(moves.flatten, linear=True),
+    kl.Reshape: Row(moves.reshape, size="target_shape", linear=True),
+    kl.Permute: Row(moves.move, linear=True),
+    kl.RepeatVector: Row(moves.repeat_vector, linear=True),
+    kl.Add: _SUM,
+    kl.Subtract: _SUM,
     kl.Multiply: _JOIN,
-    kl.Average: _JOIN,
+    kl.Average: _SUM,
     kl.Maximum: _JOIN,
     kl.Minimum: _JOIN,
-    kl.Concatenate: Row(moves.concatenate),
+    kl.Concatenate: Row(moves.concatenate, linear=True),
     kl.Dot: Row(joins.dot),
-    kl.LayerNormalization: _ALONG_AN_AXIS,
+    kl.LayerNormalization: Row(streams.centred, multiply_adds=products.none, linear=True),
     kl.GroupNormalization: Row(
         flow.normalise_groups,
         axis=flow.argument_axis,
         variables={"gamma": Axes(through=-1, fresh=1.0), "beta": Axes(through=-1)},
         multiply_adds=products.none,
     ),
-    kl.UnitNormalization: _ALONG_AN_AXIS,
-    kl.SpectralNormalization: Row(flow.spectral),
+    kl.UnitNormalization: Row(streams.unit, multiply_adds=products.none, linear=True),
+    kl.SpectralNormalization: Row(flow.spectral, linear=True),
     kl.Softmax: _ALONG_AN_AXIS,
     kl.Masking: Row(joins.mix),
     kl.Normalization: Row(flow.standardise, multiply_adds=products.none),
-    kl.EinsumDense: Row(flow.einsum_dense, multiply_adds=products.einsum_dense, acts_as="linear"),
+    kl.EinsumDense: Row(
+        flow.einsum_dense,
+        multiply_adds=products.einsum_dense,
+        acts_as="linear",
+        linear=True,
+    ),
     kl.Embedding: _EMBEDDING,
+    kl.MultiHeadAttention: _ATTENTION,
+    kl.GroupQueryAttention: _ATTENTION,
     kl.SimpleRNNCell: _cell(1),
     kl.GRUCell: _cell(3),
     kl.LSTMCell: _cell(4),
@@ -274,7 +302,7 @@ ROWS: dict[type, Row] = {
     kl.ConvLSTM2D: _RECURRENT,
     kl.ConvLSTM3D: _RECURRENT,
     kl.Bidirectional: Row(recurrent.bidirectional),
-    kl.TimeDistributed: Row(recurrent.distributed),
+    kl.TimeDistributed: Row(recurrent.distributed, linear=True),
     keras_private.LayerScale: Row(
         flow.carry,
         axis=flow.last_axis,
@@ -295,7 +323,7 @@ ROWS |= {getattr(kl, name): _POSITIONS for name in _PICTURES.split() if hasattr(
 for _name, _row in {  # not in every Keras 3
     # Its cost depends on how it is called.
     "ReversibleEmbedding": replace(_EMBEDDING, flow=flow.embed_reversibly, multiply_adds=None),
-    "RMSNormalization": _ALONG_AN_AXIS,
+    "RMSNormalization": Row(streams.uncentred, multiply_adds=products.none, linear=True),
 }.items():
     if hasattr(kl, _name):
         ROWS[getattr(kl, _name)] = _row
@@ -347,21 +375,23 @@ def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | list | Non
     inputs = _entering(walk, row, call, inputs)
     if id(layer) in walk.seen:
         return _visit_again(walk, call, inputs)
+    spaces = len(walk.spaces)
     outputs = row.flow(walk, call, inputs)
     if isinstance(outputs, list):  # what it holds are layers, which have rows of their own
-        return outputs
+        return [_kept_normalised(walk, row, layer, inputs, each) for each in outputs]
     for argument in ("activation", "recurrent_activation"):
         reason = _activation_reason(layer, argument)
         if reason:
             walk.freeze([outputs], reason)
+    outputs = _kept_normalised(walk, row, layer, inputs, outputs)
     holds = row.variables or id(layer) in walk.holders
     if holds or getattr(layer, row.size or "", None) is not None:
         walk.seen[id(layer)] = (inputs, outputs, _rank(call))
     _note_size(walk, layer, row, outputs, _rank(call))
     for name, axes in row.variables.items():
         walk.add_variable(layer, name, _along(axes, inputs[0], outputs), axes.kernel)
-    if holds:
-        _freeze_untouchable(walk, layer, [*inputs, outputs])
+    if holds or len(walk.spaces) > spaces:
+        _freeze_untouchable(walk, layer, [*inputs, outputs, *walk.opened_since(spaces)])
     return outputs
 
 
@@ -435,12 +465,46 @@ def _along(axes: Axes, inputs: Channels | None, outputs: Channels | None) -> lis
 
 def _freeze_untouchable(walk: Walk, layer: kl.Layer, maps: list) -> None:
     """Freezes the groups around a layer whose variables must not be resized."""
-    if not layer.trainable:
+    parts = layers_within(layer)
+    if not all(part.trainable for part in parts):
         walk.freeze(maps, f"`{layer.name}` is not trainable")
-    if getattr(layer, "quantization_mode", None):
+    if any(getattr(part, "quantization_mode", None) for part in parts):
         walk.freeze(maps, f"`{layer.name}` is quantized")
-    if getattr(layer, "lora_enabled", False):
+    if any(getattr(part, "lora_enabled", False) for part in parts):
         walk.freeze(maps, f"`{layer.name}` has LoRA weights")
+
+
+def _kept_normalised(
+    walk: Walk, row: Row, layer: Any, inputs: flow.Inputs, outputs: Channels | None
+) -> Channels | None:
+    """Returns what goes out, with whether it is still normalised or still has the mean it had."""
+    keeps_mean = row.linear and _is_linear(getattr(layer, "activation", None))
+    stays = outputs is not None and _stays_normalised(walk, inputs, outputs)
+    if stays and (keeps_mean or _is_zero_at_zero(layer)):
+        return replace(outputs, normalised=True)
+    if not keeps_mean:
+        walk.unsettle([outputs], f"`{layer.name}` does not keep their mean")
+    return outputs
+
+
+def _is_linear(activation: Any) -> bool:
+    return activation is None or activation is keras.activations.linear
+
+
+def _is_zero_at_zero(layer: Any) -> bool:
+    """Tells whether a layer is known to be an activation that is zero at zero."""
+    if isinstance(layer, kl.ReLU):
+        return layer.threshold == 0
+    if type(layer) is kl.Activation:
+        return getattr(layer.activation, "__name__", None) in _ZERO_AT_ZERO
+    return isinstance(layer, (kl.LeakyReLU, kl.ELU, kl.PReLU))
+
+
+def _stays_normalised(walk: Walk, inputs: flow.Inputs, outputs: Channels) -> bool:
+    """Tells whether the channels that go out are those that came in, normalised all of them."""
+    known = [channels for channels in inputs if channels is not None and channels.normalised]
+    spaces = {id(space) for channels in known for space in walk.spaces_of(channels)}
+    return len(known) == len(inputs) and {id(s) for s in walk.spaces_of(outputs)} <= spaces
 
 
 def _activation_reason(layer: Any, argument: str = "activation") -> str | None:

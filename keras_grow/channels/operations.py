@@ -18,15 +18,12 @@ _ACTIVATIONS = (
 )
 # Functions of the entries of one or more tensors at the same place, with broadcasting.
 _JOINS = (
-    "Add Arctan2 Ceil Clip Divide DivideNoNan Equal Floor FloorDivide Fmax Fmin Fmod "
+    "Arctan2 Ceil Clip Divide DivideNoNan Equal Floor FloorDivide Fmax Fmin Fmod "
     "Greater GreaterEqual Hypot Isfinite Isinf Isnan Less LessEqual Log10 Log2 Logaddexp "
     "LogicalAnd LogicalNot LogicalOr LogicalXor Maximum Minimum Mod Multiply NanToNum NotEqual "
-    "OnesLike Power Round SaturateCast Sign StopGradient Subtract TrueDivide Trunc Where ZerosLike"
+    "OnesLike Power Round SaturateCast Sign StopGradient TrueDivide Trunc Where ZerosLike"
 )
-_REDUCTIONS = (
-    "All Amax Amin Any Argmax Argmin CountNonzero Logsumexp Max Mean Median Min Moments Norm Prod "
-    "Std Sum Var"
-)
+_REDUCTIONS = "All Amax Amin Any Argmax Argmin CountNonzero Logsumexp Max Median Min Moments Norm Prod Std Var"
 _ALONG_AN_AXIS = "Argsort Cumprod Cumsum Flip LogSoftmax Normalize Roll Softmax Sort"
 _POSITIONS = "AveragePool MaxPool Resize"
 
@@ -39,26 +36,28 @@ def _alike(names: str, **fields: Any) -> dict[str, dict[str, Any]]:
 OPERATIONS: dict[str, dict[str, Any]] = {
     **_alike(_ACTIVATIONS, flow=flow.carry, acts_as="activation"),
     **_alike(_JOINS, flow=joins.join),
+    **_alike("Add Subtract", flow=joins.join, linear=True),
     **_alike(_REDUCTIONS, flow=joins.reduce),
+    **_alike("Mean Sum", flow=joins.reduce, linear=True),
     **_alike(_ALONG_AN_AXIS, flow=joins.along_an_axis),
     **_alike(_POSITIONS, flow=flow.carry, axis=flow.format_axis),
-    "Concatenate": {"flow": moves.concatenate},
+    "Concatenate": {"flow": moves.concatenate, "linear": True},
     "DotProductAttention": {"flow": joins.attend},
     "Einsum": {"flow": joins.einsum},
-    "ExpandDims": {"flow": moves.expand},
-    "GetItem": {"flow": moves.select},
+    "ExpandDims": {"flow": moves.expand, "linear": True},
+    "GetItem": {"flow": moves.select, "linear": True},
     "Glu": {"flow": moves.gate},
     "Matmul": {"flow": joins.multiply_matrices},
-    "Moveaxis": {"flow": moves.move},
+    "Moveaxis": {"flow": moves.move, "linear": True},
     "Pad": {"flow": moves.pad},
-    "Repeat": {"flow": moves.repeat},
-    "Reshape": {"flow": moves.reshape, "size": "newshape"},
-    "Split": {"flow": moves.split},
-    "Squeeze": {"flow": moves.squeeze},
-    "Stack": {"flow": moves.stack},
-    "Swapaxes": {"flow": moves.move},
-    "Take": {"flow": moves.take},
-    "Tile": {"flow": moves.tile},
-    "Transpose": {"flow": moves.move},
-    "Unstack": {"flow": moves.unstack},
+    "Repeat": {"flow": moves.repeat, "linear": True},
+    "Reshape": {"flow": moves.reshape, "size": "newshape", "linear": True},
+    "Split": {"flow": moves.split, "linear": True},
+    "Squeeze": {"flow": moves.squeeze, "linear": True},
+    "Stack": {"flow": moves.stack, "linear": True},
+    "Swapaxes": {"flow": moves.move, "linear": True},
+    "Take": {"flow": moves.take, "linear": True},
+    "Tile": {"flow": moves.tile, "linear": True},
+    "Transpose": {"flow": moves.move, "linear": True},
+    "Unstack": {"flow": moves.unstack, "linear": True},
 }

@@ -6,6 +6,7 @@ sums over the same units that it makes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -101,11 +102,11 @@ def _within_step(walk: Walk, call: Call, channels: Channels | None) -> Channels 
     if channels.axis == 1:
         reason = f"`{call.name}` takes them for the steps of a sequence"
         return walk.refuse(call.operation, [channels], reason)
-    return Channels(channels.axis - 1, channels.segments)
+    return replace(channels, axis=channels.axis - 1)
 
 
 def _at_each_step(channels: Channels | None) -> Channels | None:
-    return channels and Channels(channels.axis + 1, channels.segments)
+    return channels and replace(channels, axis=channels.axis + 1)
 
 
 def forget_bias(bias_initializer: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -20,10 +20,12 @@ class Channels:
         axis: The channel axis (positive).
         segments: The channels along it; during the walk a segment's group is the number of a
             space.
+        normalised: Whether they come out of a normalisation over all of them.
     """
 
     axis: int
     segments: tuple[Segment, ...]
+    normalised: bool = False
 
     @property
     def width(self) -> int:
@@ -54,6 +56,9 @@ class _Space:
         self.layers: list[str] = []
         self.producers: list[str] = []
         self.name = ""
+        self.whole = False
+        self.fresh: str | None = None  # what a channel is that a normalisation must not see
+        self.unsteady: str | None = None  # why it would see it nonetheless
         self.reason: str | None = None
         self.order = 0  # among the groups of the model
 
@@ -63,6 +68,11 @@ class _Space:
         self.layers = list(dict.fromkeys([*one.layers, *two.layers]))
         self.producers = list(dict.fromkeys([*one.producers, *two.producers]))
         self.reason = self.reason or other.reason
+        self.whole = self.whole or other.whole
+        self.unsteady = self.unsteady or other.unsteady
+        if {self.fresh, other.fresh} == {"mean", "zero"}:
+            self.unsteady = self.unsteady or "it is normalised in two ways"
+        self.fresh = self.fresh or other.fresh
 
 
 class Walk:
@@ -102,11 +112,20 @@ class Walk:
         return self.names.get(id(layer), layer.name)
 
     def produce(
-        self, layer: keras.layers.Layer, width: int, axis: int, part: str | None = None
+        self,
+        layer: keras.layers.Layer,
+        width: int,
+        axis: int,
+        part: str | None = None,
+        whole: bool = False,
     ) -> Channels:
-        """Opens a new space of channels, which get a name of their own where `part` says so."""
+        """Opens a new space of channels, which get a name of their own where `part` says so.
+
+        See `ChannelGroup.whole`.
+        """
         number, name = self._open(width), self.name_of(layer)
         space = self.spaces[number]
+        space.whole = whole
         space.layers.append(name)
         space.producers.append(name)
         space.name = name if part is None else f"{name}/{part}"
@@ -118,6 +137,13 @@ class Walk:
         self.spaces.append(space)
         self.parents.append(space.order)
         return space.order
+
+    def opened_since(self, number: int) -> list[Channels]:
+        """Returns the channels of the spaces from a number on."""
+        return [
+            Channels(0, (Segment(opened, self.spaces[opened].width),))
+            for opened in range(number, len(self.spaces))
+        ]
 
     def root(self, space: int) -> int:
         """Returns the space that stands for a space's whole group."""
@@ -135,7 +161,7 @@ class Walk:
 
     def resolved(self, channels: Channels) -> Channels:
         """Returns channels with the spaces that they are known to consist of by now."""
-        return Channels(channels.axis, self._resolve(channels.segments))
+        return replace(channels, segments=self._resolve(channels.segments))
 
     def _resolve(self, segments: Iterable[Segment]) -> tuple[Segment, ...]:
         result: list[Segment] = []
@@ -207,6 +233,24 @@ class Walk:
             for space in self.spaces_of(channels):
                 space.reason = space.reason or reason
 
+    def is_one(self, channels: Channels) -> bool:
+        """Tells whether a map is all channels of one group, once each."""
+        (first, *rest) = self.resolved(channels).segments
+        return not rest and first.group is not None and first.repeat == 1
+
+    def silence(self, channels: Channels, fresh: str) -> None:
+        """Notes that fresh channels must be "zero", or the "mean" of the others, at first."""
+        for space in self.spaces_of(channels):
+            if space.fresh not in (None, fresh):
+                space.unsteady = space.unsteady or "it is normalised in two ways"
+            space.fresh = fresh
+
+    def unsettle(self, maps: Iterable[Channels | None], reason: str) -> None:
+        """Notes that fresh channels don't stay what they are at first."""
+        for channels in maps:
+            for space in self.spaces_of(channels):
+                space.unsteady = space.unsteady or reason
+
     def refuse(self, layer: Any, inputs: Iterable[Channels | None], reason: str) -> None:
         """Freezes what goes into a layer; what comes out is of fixed width."""
         known = [channels for channels in inputs if channels is not None]
@@ -231,6 +275,8 @@ class Walk:
         if not alike or not all(self._tie(first, other, reason) for other in known[1:]):
             self.freeze(known, reason)
             return None
+        if len({channels.normalised for channels in known}) > 1:
+            self.unsettle(known, "what is normalised is added to it: the mean of both isn't known")
         return self.resolved(first)
 
     def _tie(self, first: Channels, second: Channels, reason: str) -> bool:

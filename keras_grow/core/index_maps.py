@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from keras_grow.core.widening import Widening
 
 
+MEAN = float("nan")  # of `AxisChannels.fresh`: no number
+
+
 class Segment(NamedTuple):
     """A run of positions along an axis that belongs to one channel group.
 
@@ -43,13 +46,19 @@ class AxisChannels:
         segments: The channels along it, in order.
         role: "output" (the array produces these channels), "through" (it acts on each channel
             alone) or "input" (it sums over them).
-        fresh: Value of a channel that copies none, before anything is added.
+        fresh: Value of a channel that copies none, before anything is added; `MEAN` for the mean of
+            the present ones.
+        growth: The power of the growth of the axis's length (m / n) that the whole array is
+            multiplied by, where the layer divides by a power of that length.
+        silent: Whether fresh channels are zero here, whatever the weights out of them.
     """
 
     axis: int
     segments: tuple[Segment, ...]
     role: str
     fresh: float = 0.0
+    growth: float = 0.0
+    silent: bool = False
 
 
 def length_at(segments: Sequence[Segment], widths: Mapping[str, int]) -> int:
@@ -62,6 +71,12 @@ def length_at(segments: Sequence[Segment], widths: Mapping[str, int]) -> int:
     15
     """
     return sum(widths.get(s.group, s.width) * s.repeat for s in segments)
+
+
+def growth_of(segments: Sequence[Segment], widenings: Mapping[str, Widening]) -> float:
+    """Returns how many times as long an axis becomes."""
+    after = length_at(segments, {group: w.width for group, w in widenings.items()})
+    return after / length_at(segments, {})
 
 
 def gather_index(segments: Sequence[Segment], widenings: Mapping[str, Widening]) -> np.ndarray:

@@ -7,6 +7,7 @@ axis that carries the channels, scale, add.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from keras_grow.core.index_maps import (
     along,
     gather_index,
     group_positions,
+    growth_of,
     scale_vector,
 )
 
@@ -39,13 +41,19 @@ class Exponents(NamedTuple):
 
     A parameter stands on the consuming side with power 1: its outgoing weights *are* scaled. See
     `keras_grow.growing.slots` for those of optimizers.
+
+    Attributes:
+        producing: The power on the side that produces the channels.
+        consuming: The power on the side that sums over them.
+        rescaling: The power of a factor on all weights of an array (`AxisChannels.growth`).
     """
 
     producing: float
     consuming: float
+    rescaling: float = 0
 
 
-PARAMETER = Exponents(producing=0, consuming=1)
+PARAMETER = Exponents(producing=0, consuming=1, rescaling=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +150,8 @@ def widen_axis(
         widened = widened * _cast_like(array, along(scale, channels.axis, rank))
     if np.any(index < 0):
         value = _cast_like(array, np.asarray(fresh))
+        if np.isnan(fresh):
+            value = xp.mean(array, axis=channels.axis, keepdims=True)
         widened = xp.where(along(index < 0, channels.axis, rank), value, widened)
     return widened
 
@@ -169,7 +179,8 @@ def widen_array(
     """Applies widenings to one array: gather along every axis, scale, add.
 
     What is added along one axis is itself widened along the others, so that the order in which
-    groups are widened does not matter.
+    groups are widened does not matter. A layer that divides by a power of the length of an axis
+    (attention: by the square root of the key dimension) is made up for by `AxisChannels.growth`.
 
     Args:
         array: The array, NumPy's or (to differentiate through a widening) the backend's.
@@ -196,7 +207,10 @@ def widen_array(
                     if other is not channels:
                         part = widen_axis(part, other, widenings, exponents)
                 result = result + part
-    return result
+    factor = math.prod(growth_of(each.segments, widenings) ** each.growth for each in axes)
+    if factor == 1 or not exponents.rescaling:
+        return result
+    return result * _cast_like(array, np.asarray(factor**exponents.rescaling))
 
 
 def _laid_out(

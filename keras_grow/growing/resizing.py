@@ -14,7 +14,7 @@ import numpy as np
 from keras_grow.backend import make_unusable, strategy_scope
 from keras_grow.channels.graph import ChannelGraph, LayerSize
 from keras_grow.core import keras_private
-from keras_grow.core.index_maps import group_positions, length_at
+from keras_grow.core.index_maps import group_positions, growth_of, length_at
 from keras_grow.core.widening import Widening, by_group, widen_array
 from keras_grow.growing.sharing import follow, models_sharing
 from keras_grow.growing.slots import WidenedVariable, widen_slots
@@ -131,12 +131,15 @@ def _widen_variables(graph: ChannelGraph, chosen: dict[str, Widening]) -> list[W
     return result
 
 
-def _resized(size: LayerSize, chosen: dict[str, Widening]) -> int | tuple:
+def _resized(size: LayerSize, chosen: Mapping[str, Widening]) -> float | tuple:
     """Returns the new value of a layer's size attribute (`filters`, `noise_shape`)."""
+    present = getattr(size.layer, size.attribute)
+    if size.growth is not None:
+        return present * growth_of(size.segments, chosen) ** size.growth
     width = length_at(size.segments, {group: w.width for group, w in chosen.items()})
     if size.index is None:
         return width
-    shape = list(getattr(size.layer, size.attribute))
+    shape = [width] if present is None else list(present)  # None: as wide as what comes in
     shape[size.index] = width
     return tuple(shape)
 

@@ -82,10 +82,10 @@ def _linear(optimizer: Any, weights: np.ndarray, slots: Arrays) -> np.ndarray:
     return -weights * (root / rate + 2 * l2)
 
 
-GRADIENT = Slot(Exponents(producing=1, consuming=0))
-SQUARED_GRADIENT = Slot(Exponents(producing=2, consuming=0))
+GRADIENT = Slot(Exponents(producing=1, consuming=0, rescaling=-1))
+SQUARED_GRADIENT = Slot(Exponents(producing=2, consuming=0, rescaling=-2))
 # Already divided by the size of the gradient: the same for every copy, but for its direction.
-UPDATE = Slot(GRADIENT.exponents, of=np.sign)
+UPDATE = Slot(Exponents(producing=1, consuming=0), of=np.sign)
 _LARGEST_GRADIENT = Slot(GRADIENT.exponents, of=np.abs)
 WEIGHTS = Slot(PARAMETER, around=_weights)
 _ACCUMULATOR = Slot(SQUARED_GRADIENT.exponents, around=_start)

@@ -101,6 +101,19 @@ def check_choice(method: GrowthMethod, budget: Budget, widenings: Sequence[Widen
             f"Growth method '{method.name}' must add at most {budget.neurons} neurons. "
             f"Received: {added}"
         )
+    widths = {**budget.widths, **{w.group: w.width for w in widenings}}
+    if not budget.affordable(widths):
+        raise ValueError(
+            f"Growth method '{method.name}' must ask `budget.affordable(widths)`, or take "
+            f"`budget.spread()`: the model may not have the widths {widths}."
+        )
+    for name, number in budget.multiples.items():
+        if widths[name] != budget.widths[name] and widths[name] % number:
+            raise ValueError(
+                f"Growth method '{method.name}' must take what `budget.rounded(added)` or "
+                f"`budget.spread()` returns: the width of '{name}' must be a multiple of {number}. "
+                f"Received: {widths[name]}"
+            )
 
 
 def draw(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_grow.channels.graph import ChannelGraph
+from keras_grow.core.index_maps import AxisChannels
 from keras_grow.penalty.similarity import mean_similarity
 from keras_grow.penalty.similarity_penalty import PenaltyTerms, SimilarityPenalty
 
@@ -26,15 +27,21 @@ class Neurons(NamedTuple):
 
 
 def penalised_kernels(graph: ChannelGraph) -> list[tuple[keras.Variable, Neurons]]:
-    """Returns the kernels of the layers that can grow, each with where its neurons lie."""
-    return [
-        (item.variable, Neurons(axis.axis, len(axis.segments) if axis.role == "output" else 1))
-        for item in graph.variables
-        if item.is_kernel
-        for axis in item.axes
-        if axis.role in ("output", "through")
-        and any(segment.group in graph.growable for segment in axis.segments)
-    ]
+    """Returns the kernels of the layers that can grow, each with where its neurons lie.
+
+    A kernel of attention holds heads and their dimensions: its neurons are the heads.
+    """
+    found = []
+    for item in graph.variables:
+        axes = [axis for axis in item.axes if axis.role in ("output", "through")]
+        if item.is_kernel and axes and any(s.group in graph.growable for s in axes[0].segments):
+            found.append((item.variable, _neurons(axes[0])))
+    return found
+
+
+def _neurons(axis: AxisChannels) -> Neurons:
+    side_by_side = axis.role == "output" and len(set(axis.segments)) == 1
+    return Neurons(axis.axis, len(axis.segments) if side_by_side else 1)
 
 
 def model_similarity(graph: ChannelGraph) -> float:

@@ -24,7 +24,7 @@ from keras_grow.tuning.tuners import (
     RandomSearch,
     keras_tuner,
 )
-from keras_grow.utils.checks import check_ceilings, check_rate, check_seed
+from keras_grow.utils.checks import check_limits, check_rate, check_seed
 
 __all__ = [
     "BayesianOptimization",
@@ -136,7 +136,7 @@ class GrowthHyperModel(keras_tuner.HyperModel):
         }
         for argument, given in self.space.items():
             _check(argument, given, _SPACE[argument])
-        check_ceilings(max_params, max_widths)
+        check_limits({"max_params": max_params, "max_widths": max_widths})
         self.max_params, self.max_widths = max_params, max_widths
         self.seed = None if seed is None else check_seed(seed)
         self.verbose = verbose

@@ -49,7 +49,7 @@ def check_positive_int(name: str, value: Any) -> int:
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     """Refuses a value that is none of the choices."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"`{name}` must be one of {list(choices)}. Received: {name}={value!r}")
 
 
@@ -90,12 +90,17 @@ def check_callbacks(callbacks: Any) -> None:
             )
 
 
-def check_ceilings(max_params: Any, max_widths: Any) -> None:
-    """Checks the ceilings of a growth: `None`, a positive integer, or one per group."""
-    if max_params is not None:
-        check_positive_int("max_params", max_params)
-    if isinstance(max_widths, Mapping):
-        for group, width in max_widths.items():
-            check_positive_int(f"max_widths[{group!r}]", width)
-    elif max_widths is not None:
-        check_positive_int("max_widths", max_widths)
+def check_limits(limits: Mapping[str, Any]) -> None:
+    """Checks the limits of a growth: `None`, a positive integer, or one per group.
+
+    Args:
+        limits: Name of the argument -> its value. What `of` says is one of three names.
+    """
+    for name, value in limits.items():
+        if name == "of":
+            check_choice(name, value, ("neurons", "parameters", "flops"))
+        elif isinstance(value, Mapping) and name in ("max_widths", "multiple_of"):
+            for group, number in value.items():
+                check_positive_int(f"{name}[{group!r}]", number)
+        elif value is not None:
+            check_positive_int(name, value)

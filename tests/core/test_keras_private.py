@@ -214,3 +214,50 @@ def test_a_model_is_built_from_a_batch_where_several_processes_train_it():
     assert list(inspect.signature(build).parameters) == ["self", "iterator", "data_batch"]
     order = GrowableModel.__mro__
     assert order.index(TrainSteps) < order.index(keras.Model)
+
+
+ATTENTIONS = {
+    "heads": keras.layers.MultiHeadAttention(2, 4, 3, output_shape=6, use_gate=True),
+    "grouped": keras.layers.GroupQueryAttention(4, 4, 2, use_gate=True),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_attention_holds_its_sizes_where_it_is_said_to(name):
+    layer = ATTENTIONS[name]
+    inputs = keras.Input((5, 6))
+    layer(inputs, inputs)
+    names = keras_private.ATTENTION[type(layer)]
+    for attribute in names.heads + names.key + names.value + names.query_heads:
+        assert isinstance(getattr(layer, attribute), int)
+    assert getattr(layer, names.scale) == 0.5 and hasattr(layer, names.outputs)
+    heads = [4, 2, 2, 4] if name == "grouped" else [2, 2, 2, 2]
+    parts = keras_private.projections_of(layer)
+    assert list(parts) == ["query", "key", "value", "gate", "output"]
+    assert [parts[p][1].kernel.shape[-2] for p in ("query", "key", "value", "gate")] == heads
+    assert all(getattr(layer, attribute) is dense for attribute, dense in parts.values())
+    assert parts["output"][1].kernel.shape[0] == heads[0]
+
+
+def test_an_einsum_kernel_is_drawn_by_the_axes_that_are_summed_over():
+    layer = keras.layers.MultiHeadAttention(2, 4)
+    inputs = keras.Input((5, 6))
+    layer(inputs, inputs)
+    drawn = keras_private.initializer_of(layer.query_dense, "kernel")
+    assert (list(drawn.input_axes), list(drawn.output_axes)) == ([0], [1, 2])
+    out = keras_private.initializer_of(layer.output_dense, "kernel")
+    assert (list(out.input_axes), list(out.output_axes)) == ([0, 1], [2])
+    assert keras_private.initializer_of(layer.query_dense, "bias") is not None
+    assert keras_private.initializer_of(keras.layers.ReLU(), "kernel") is None
+
+
+def test_the_shapes_of_a_layer_with_several_inputs_are_kept_up_to_date():
+    queries, values = keras.Input((5, 6)), keras.Input((5, 4))
+    layer = keras.layers.MultiHeadAttention(2, 4)
+    model = keras.Model([queries, values], layer(value=values, query=queries))
+    (call,) = keras_private.calls_of(model)
+    assert call.named["query"] is queries and call.named["value"] is values
+    layer._build_shapes_dict.update({"query_shape": (None, 5, 1), "value_shape": (None, 5, 1)})
+    keras_private.refresh_shapes(model)
+    assert layer.get_build_config()["shapes_dict"]["query_shape"] == (None, 5, 6)
+    assert layer.get_build_config()["shapes_dict"]["value_shape"] == (None, 5, 4)

@@ -5,6 +5,12 @@ changes one of them fails in `tests/core/test_keras_private.py`, not in the midd
 run.
 """
 
+from keras_grow.core.keras_private.attention import (
+    ATTENTION,
+    AttentionNames,
+    initializer_of,
+    projections_of,
+)
 from keras_grow.core.keras_private.callbacks import memory_of, remember
 from keras_grow.core.keras_private.calls import (
     calls_of,
@@ -63,6 +69,8 @@ from keras_grow.core.keras_private.variables import (
 )
 
 __all__ = [
+    "ATTENTION",
+    "AttentionNames",
     "Call",
     "ConvLSTMCell",
     "CustomScaleLayer",
@@ -83,6 +91,7 @@ __all__ = [
     "graph_called",
     "graph_of",
     "hold",
+    "initializer_of",
     "inner_calls",
     "input_layers",
     "is_functional",
@@ -93,6 +102,7 @@ __all__ = [
     "named_layers",
     "optimizers_of",
     "own_variables",
+    "projections_of",
     "put_back",
     "put_back_keys",
     "recorded_arguments",

@@ -38,6 +38,12 @@ class Placed:
         """The tensors that come out."""
         return [self.outer.get(id(t), t) for t in self.node.outputs]
 
+    def outside(self, passed: Any) -> Any:
+        """Returns what is passed, with the tensors of the outermost model in it."""
+        if not self.outer:
+            return passed
+        return keras.tree.map_structure(lambda value: self.outer.get(id(value), value), passed)
+
     def arguments(self, values: Mapping[int, Any]) -> tuple[tuple, dict]:
         """Returns the arguments of the call, with values for tensors (by `id`).
 
@@ -61,13 +67,14 @@ def calls_of(model: keras.Model, within: str = "") -> list[Call]:
     for placed in placed_nodes(model, within):
         node = placed.node
         passed = tuple(keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
-        named = _named(node)
+        named = placed.outside(named_arguments(node))
         tensors = placed.inputs, placed.outputs
         calls.append(Call(node.operation, *tensors, passed, placed.name, named))
     return calls
 
 
-def _named(node: Any) -> dict[str, Any]:
+def named_arguments(node: Any) -> dict[str, Any]:
+    """Returns what a node passes, by the names of the parameters of its operation's `call`."""
     arguments = node.arguments
     signature = inspect.signature(node.operation.call)
     return signature.bind_partial(*arguments.args, **arguments.kwargs).arguments

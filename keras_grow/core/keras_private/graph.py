@@ -12,7 +12,13 @@ import keras
 from keras.src import backend as keras_backend
 
 from keras_grow.backend import is_out_of_memory, released_gradients
-from keras_grow.core.keras_private.calls import graph_of, input_layers, nodes_of, placed_nodes
+from keras_grow.core.keras_private.calls import (
+    graph_of,
+    input_layers,
+    named_arguments,
+    nodes_of,
+    placed_nodes,
+)
 from keras_grow.core.keras_private.inner_calls import (
     Call,
     inner_calls,
@@ -92,7 +98,8 @@ def refresh_shapes(model: keras.Model) -> None:
     (keras/src/layers/layer.py).
     """
     for node in nodes_of(graph_of(model)):
-        _refresh_layer(Call(node.operation, node.input_tensors, node.outputs, (), ""))
+        named = named_arguments(node)
+        _refresh_layer(Call(node.operation, node.input_tensors, node.outputs, (), "", named))
         # Stand-ins of the same shapes: a symbolic call on the model's own tensors would record
         # another node.
         stand_ins = {
@@ -245,6 +252,11 @@ def _refresh_layer(call: Call) -> None:
     built = layer._build_shapes_dict
     if built and (len(built) == len(shapes) == 1 or is_recurrent(layer)):
         built[next(iter(built))] = tuple(shapes[0])
+        return
+    for key in built or ():  # of a layer with several inputs: "query_shape", "value_shape"
+        tensor = call.named.get(key.removesuffix("_shape"))
+        if isinstance(tensor, keras.KerasTensor):
+            built[key] = tuple(tensor.shape)
 
 
 def _refresh_model(model: keras.Model, shapes: Sequence[tuple]) -> None:

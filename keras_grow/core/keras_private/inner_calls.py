@@ -114,7 +114,9 @@ def _inner(call: Call, layer: Any, inputs: list, outputs: list, part: str = "") 
 def _direction(call: Call, layer: Any, x: Any, states: list) -> Call:
     shapes = layer.compute_output_shape(x.shape)
     shapes = list(shapes) if layer.return_state else [shapes]
-    return _inner(call, layer, [x, *states], [_like(shape, x) for shape in shapes])
+    width = call.outputs[0].shape[-1] // (2 if call.operation.merge_mode == "concat" else 1)
+    outputs = [_like((*shape[:-1], width), x) for shape in shapes]
+    return _inner(call, layer, [x, *states], outputs)
 
 
 def _stacked(call: Call, x: Any, states: list) -> list[Call]:

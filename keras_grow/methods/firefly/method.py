@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -116,7 +117,12 @@ class Firefly(GrowthMethod):
             gradients = network.gradients(batch)
             network.trained = _for_each(balls, move, network.trained, gradients)
         network.measure_statistics(batches[0])
-        taken = self._take(_scored(network, balls, scoring, progress), budget)
+        scored = _scored(network, balls, scoring, progress)
+        taken = self._take(scored, budget)
+        if budget.multiples:
+            counts = Counter(candidate.group for candidate in taken)
+            rounded = budget.rounded({name: counts[name] for name in budget.widths})
+            taken = self._take(scored, budget.only(rounded))
         unhelpful = {
             name: sum(c.group == name and c.score >= 0 for c in taken) for name in budget.widths
         }

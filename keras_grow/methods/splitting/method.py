@@ -109,7 +109,11 @@ class Splitting(GrowthMethod):
         """Scores every neuron and splits the best. See `GrowthMethod.choose`."""
         pieces = draw_pieces(data, self.examples, rng)
         splits = score_splits(graph, pieces, self.iterations, rng)
-        added = allot({name: split.values for name, split in splits.items()}, budget, rng)
+        values = {name: split.values for name, split in splits.items()}
+        added = allot(values, budget, rng)
+        if budget.multiples:
+            counts = {name: int(copies.sum()) for name, copies in added.items()}
+            added = allot(values, budget.only(budget.rounded(counts)), rng)
         return [
             commit(name, splits[name], copies, self.step)
             for name, copies in added.items()
@@ -361,10 +365,10 @@ def commit(name: str, splits: Splits, added: np.ndarray, step: float) -> Widenin
     offsets = np.zeros(len(sources))
     for neuron in np.flatnonzero(added):  # +1 and -1; evenly in between where there are more
         offsets[sources == neuron] = np.linspace(1, -1, added[neuron] + 1)
-    incoming = {}
+    incoming, bare = {}, {name: Widening(name, sources)}
     for path, direction in splits.directions.items():
         axis, segments = splits.axes[path].axis, splits.axes[path].segments
-        taken = gather_index(segments, {name: Widening(name, sources)})
+        taken = gather_index(segments, bare)
         steps = offsets[channel_numbers(segments, name, len(sources))]
         moved = np.take(direction, taken, axis=axis) * along(steps, axis, direction.ndim)
         incoming[path] = (step * moved).astype("float32")

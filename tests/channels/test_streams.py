@@ -1,0 +1,159 @@
+"""Streams that are normalised over their channels grow by channels that are silent at first."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+
+from keras_grow import GrowableModel, methods
+from keras_grow.channels.graph import find_groups
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(8, 5, 3)).astype("float32")
+Y = RNG.normal(size=(8, 2)).astype("float32")
+NORMS = [kl.LayerNormalization, kl.RMSNormalization, kl.UnitNormalization]
+
+
+def transformer(norm=kl.LayerNormalization, stream=6, hidden=8, heads=2, dimension=4):
+    """A block that normalises what it reads, and a head."""
+    inputs = keras.Input((5, 3))
+    x = kl.Dense(stream, name="stream")(inputs)
+    y = norm(name="norm1")(x)
+    y = kl.MultiHeadAttention(heads, dimension, name="att")(y, y, use_causal_mask=True)
+    x = kl.Add()([x, kl.Dropout(0.1)(y)])
+    y = kl.Dense(hidden, activation="gelu", name="hidden")(norm(name="norm2")(x))
+    x = kl.Add()([x, kl.Dense(stream, name="back")(y)])
+    x = kl.GlobalAveragePooling1D()(norm(name="norm3")(x))
+    return keras.Model(inputs, kl.Dense(2, name="head")(x))
+
+
+def growable(plain, inexact=False):
+    rng = np.random.default_rng(1)
+    for variable in plain.trainable_variables:
+        variable.assign(variable + 0.2 * rng.normal(size=variable.shape))
+    model = GrowableModel.from_keras(plain)
+    model.allow_inexact = inexact
+    model.compile("adam", "mse", run_eagerly=True)
+    return model
+
+
+def relative(a, b):
+    a, b = (keras.ops.convert_to_numpy(value) for value in (a, b))
+    return np.max(np.abs(a - b)) / np.max(np.abs(b))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("method", ["random", "net2wider"])
+def test_a_stream_grows_exactly_and_learns(norm, method):
+    model = growable(transformer(norm))
+    model.train_on_batch(X, Y)
+    before = model(X)
+    chosen = methods.Net2Wider(noise=0) if method == "net2wider" else methods.get(method)
+    for _ in range(2):
+        event = model.grow(0.5, chosen)
+    assert event.widths_before["stream"] == 9 and model.widths["stream"] > 12
+    assert relative(model(X), before) < 1e-4
+    sizes = {name.removeprefix("att/"): width for name, width in model.widths.items()}
+    fresh = transformer(norm, **sizes)
+    assert [v.shape for v in model.weights] == [v.shape for v in fresh.weights]
+    kernel = model.get_layer("back").kernel
+    start = keras.ops.convert_to_numpy(kernel)
+    assert np.allclose(start[:, -1], start[:, -2])  # silent, and not told apart by their inputs
+    model.train_on_batch(X, Y)
+    moved = keras.ops.convert_to_numpy(kernel) - start
+    assert np.all(np.any(moved != 0, axis=0))  # each fresh channel learns
+    model.train_on_batch(X, Y)
+    after = keras.ops.convert_to_numpy(kernel)
+    assert not np.allclose(after[:, -1], after[:, -2])  # and not the same
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_grown_stream_is_saved_and_goes_back(norm, tmp_path):
+    model = growable(transformer(norm))
+    model.train_on_batch(X, Y)
+    narrow, before = model.get_weights(), model(X)
+    model.grow(0.5, methods.Random(seed=1))
+    for value, wanted in zip(model.widen_weights(narrow), model.get_weights(), strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(X), model(X), atol=1e-5)
+    np.testing.assert_allclose(model.to_keras()(X), model(X), atol=1e-5)
+    model.set_weights(narrow)
+    np.testing.assert_allclose(model(X), before, atol=1e-5)
+
+
+def test_every_method_takes_a_stream_along():
+    for method in ("firefly", "gradmax", "splitting"):
+        model = growable(transformer())
+        event = model.grow(0.5, method, data=(X, Y))
+        assert event.widths_after["stream"] == 9
+        assert event.neurons_after - event.neurons_before == event.neurons_before // 2
+
+
+def test_a_dense_network_with_layer_normalisation_grows():
+    inputs = keras.Input((3,))
+    x = kl.Dense(6, name="a")(inputs)
+    x = kl.Activation("relu")(kl.LayerNormalization()(x))
+    x = kl.Dense(5, name="b")(x)
+    x = kl.Activation("tanh")(kl.LayerNormalization()(x))
+    model = growable(keras.Model(inputs, kl.Dense(2)(x)))
+    before = model(X[:, 0])
+    model.grow(0.6, "random")
+    assert min(model.widths["a"], model.widths["b"]) > 6
+    assert relative(model(X[:, 0]), before) < 1e-4
+
+
+def after(norm=kl.LayerNormalization):
+    """A block that normalises what it has added up."""
+    inputs = keras.Input((5, 3))
+    x = kl.Dense(6, name="stream")(inputs)
+    for _ in range(2):
+        x = norm()(kl.Add()([x, kl.Dense(6)(x)]))
+    return keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling1D()(x)))
+
+
+def activated():
+    inputs = keras.Input((3,))
+    x = kl.Dense(6, activation="relu", name="stream")(inputs)
+    return keras.Model(inputs, kl.Dense(2)(kl.LayerNormalization()(x)))
+
+
+def over_a_concatenation():
+    inputs = keras.Input((3,))
+    x = kl.Concatenate()([kl.Dense(6, name="stream")(inputs), kl.Dense(4)(inputs)])
+    return keras.Model(inputs, kl.Dense(2)(kl.LayerNormalization()(x)))
+
+
+def unscaled():
+    inputs = keras.Input((3,))
+    x = kl.Dense(6, name="stream")(inputs)
+    return keras.Model(inputs, kl.Dense(2)(kl.LayerNormalization(scale=False)(x)))
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (after, "allow_inexact"),
+        (activated, "`model.allow_inexact = True`"),
+        (over_a_concatenation, "mixes channels"),
+        (unscaled, "no scale"),
+    ],
+)
+def test_what_would_not_be_exact_is_frozen(build, reason):
+    assert reason in find_groups(growable(build())).groups["stream"].frozen
+
+
+@pytest.mark.parametrize("build", [after, activated])
+def test_an_inexact_growth_is_asked_for(build, tmp_path):
+    model = growable(build(), inexact=True)
+    x = X if build is after else X[:, 0]
+    model.train_on_batch(x, Y)
+    before = model(x)
+    model.grow(0.5, "random")
+    assert model.widths["stream"] == 9
+    assert 1e-4 < relative(model(x), before) < 1
+    model.save(tmp_path / "model.keras")
+    assert keras.saving.load_model(tmp_path / "model.keras").allow_inexact is True
+    with pytest.raises(TypeError, match="True or False"):
+        model.allow_inexact = "yes"
