@@ -25,13 +25,13 @@ def forward_flops(model: keras.Model) -> int:
     """Counts the floating-point operations of one forward pass, per example.
 
     Counted: the multiply-adds of dense layers, of every kind of convolution, of recurrent layers
-    (at each step) and of attention (its projections and its two products), two operations each, at the
-    shapes that the layers have now. Left out: biases, normalisation, activation, pooling, additions
-    and whatever else costs a few operations per element (at three for a normalisation with its
-    activation, 1.5 % on top of the count of a VGG16 of width 16, 7 % for a MobileNetV1 of width
-    32), and operations that aren't layers. A convolution counts its whole window at the borders
-    too, attention all pairs of positions. A layer that is called several times counts several
-    times.
+    (at each step) and of attention (its projections and its two products), two operations each, at
+    the shapes that the layers have now. Left out: biases, normalisation, activation, pooling,
+    additions and whatever else costs a few operations per element (at three for a normalisation
+    with its activation, 1.5 % on top of the count of a VGG16 of width 16, 7 % for a MobileNetV1 of
+    width 32), and operations that aren't layers. A convolution counts its whole window at the
+    borders too, attention all pairs of positions. A layer that is called several times counts
+    several times.
 
     Args:
         model: A Functional model (a `GrowableModel` is one) or a built Sequential one.

@@ -23,7 +23,10 @@ _JOINS = (
     "LogicalAnd LogicalNot LogicalOr LogicalXor Maximum Minimum Mod Multiply NanToNum NotEqual "
     "OnesLike Power Round SaturateCast Sign StopGradient TrueDivide Trunc Where ZerosLike"
 )
-_REDUCTIONS = "All Amax Amin Any Argmax Argmin CountNonzero Logsumexp Max Median Min Moments Norm Prod Std Var"
+_REDUCTIONS = (
+    "All Amax Amin Any Argmax Argmin CountNonzero Logsumexp Max Median Min Moments Norm Prod Std "
+    "Var"
+)
 _ALONG_AN_AXIS = "Argsort Cumprod Cumsum Flip LogSoftmax Normalize Roll Softmax Sort"
 _POSITIONS = "AveragePool MaxPool Resize"
 
