@@ -465,7 +465,7 @@ def _along(axes: Axes, inputs: Channels | None, outputs: Channels | None) -> lis
 
 def _freeze_untouchable(walk: Walk, layer: kl.Layer, maps: list) -> None:
     """Freezes the groups around a layer whose variables must not be resized."""
-    parts = layers_within(layer)
+    parts = layers_within(layer) if isinstance(layer, kl.Layer) else []
     if not all(part.trainable for part in parts):
         walk.freeze(maps, f"`{layer.name}` is not trainable")
     if any(getattr(part, "quantization_mode", None) for part in parts):

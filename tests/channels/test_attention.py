@@ -186,8 +186,8 @@ def test_splitting_says_that_it_has_no_score_for_attention():
 
 def test_the_penalty_compares_heads():
     model = growable(multi_head)
-    kernels = {v.path: axis for v, axis in penalised_kernels(find_groups(model))}
-    assert kernels["att/query/kernel"] == kernels["att/key/kernel"] == -2
+    kernels = {v.path: neurons for v, neurons in penalised_kernels(find_groups(model))}
+    assert kernels["att/query/kernel"] == kernels["att/key/kernel"] == (-2, 1)
     assert len(kernels) == len(penalised_kernels(find_groups(model))) == 7
 
 

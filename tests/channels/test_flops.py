@@ -107,7 +107,6 @@ def test_the_count_follows_a_growth():
     [
         (kl.Attention(), [(3, 4), (3, 4)]),
         (kl.Dot(axes=1), [(4,), (4,)]),
-        (kl.TimeDistributed(kl.Lambda(lambda x: x)), [(3, 4)]),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

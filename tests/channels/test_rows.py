@@ -115,7 +115,7 @@ CASES = {
     "shared PReLU": (IMAGE, lambda x: kl.PReLU(shared_axes=(1, 2, 3))(conv(x)), "a"),
     "SpectralNormalization": (
         IMAGE,
-        lambda x: kl.SpectralNormalization(kl.Conv2D(3, 2, name="b"))(conv(x)),
+        lambda x: kl.SpectralNormalization(kl.Conv2D(3, 2), name="b")(conv(x)),
         "ab",
     ),
     "Rescaling": (IMAGE, lambda x: conv(kl.Rescaling([1.0, 2.0], [0.5, 1.0])(x)), "a"),
