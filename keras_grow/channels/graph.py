@@ -15,8 +15,9 @@ from typing import Any
 
 import keras
 
-from keras_grow.channels.layer_table import acts_as, visit
+from keras_grow.channels.layer_table import acts_as
 from keras_grow.channels.recurrent import forget_bias
+from keras_grow.channels.visit import visit
 from keras_grow.channels.walk import Walk, attribute_at
 from keras_grow.core import keras_private
 from keras_grow.core.index_maps import MEAN, AxisChannels, Segment

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_grow.channels.layer_table import ELEMENTWISE
+from keras_grow.channels.visit import ELEMENTWISE
 from keras_grow.methods.splitting.curvature import second_derivative, smallest_eigenpairs
 
 
