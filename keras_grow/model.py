@@ -157,7 +157,7 @@ class GrowableModel(TrainSteps, keras.Model):
     def grow(
         self,
         rate: float,
-        method: str | GrowthMethod = "firefly",
+        method: str | GrowthMethod = "random",
         data: Any = None,
         max_params: int | None = None,
         max_widths: int | Mapping[str, int] | None = None,
@@ -175,7 +175,7 @@ class GrowableModel(TrainSteps, keras.Model):
         Args:
             rate: Fraction of the neurons (channels of the groups that can grow) to add, or of what
                 `of` says.
-            method: Name of a growth method, or an instance.
+            method: Name of a growth method, or an instance. Defaults to "random".
             data: Batches of training data, for methods that need them.
             max_params: The most trainable parameters that the model may have afterwards.
             max_widths: The most channels of any group, or group name -> the most channels.

@@ -33,7 +33,7 @@ class GrowthCallback(keras.callbacks.Callback):
         rate: Fraction of the growable neurons to add at each growth, such as 0.35, or of what `of`
             says.
         every: Epochs between growths, or a `keras_grow.Schedule`. Defaults to 50.
-        method: Name of a growth method, or an instance. Defaults to "firefly".
+        method: Name of a growth method, or an instance. Defaults to "random".
         penalty: A `SimilarityPenalty`, `None` for no penalty, "paper" for Sakai and Hotta's, or
             "default".
         max_params: The most trainable parameters that the model may have.
@@ -71,7 +71,7 @@ class GrowthCallback(keras.callbacks.Callback):
         self,
         rate: float,
         every: int | Schedule = 50,
-        method: str | GrowthMethod = "firefly",
+        method: str | GrowthMethod = "random",
         penalty: SimilarityPenalty | str | None = "default",
         max_params: int | None = None,
         max_widths: int | Mapping[str, int] | None = None,

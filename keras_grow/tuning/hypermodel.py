@@ -114,7 +114,7 @@ class GrowthHyperModel(keras_tuner.HyperModel):
         weight_sum: float | tuple[float, float] | list[float] = (1e-4, 1.0),
         weight: float | tuple[float, float] | list[float] = (1e-2, 1.0),
         penalty_epochs: int | tuple[int, int] | list[int] = (1, 30),
-        method: str | GrowthMethod | list[str] = "firefly",
+        method: str | GrowthMethod | list[str] = "random",
         rate: float | tuple[float, float] | list[float] = 0.35,
         every: int | Schedule | tuple[int, int] | list[int] = 50,
         max_params: int | None = None,
