@@ -79,6 +79,7 @@ class Row:
         multiply_adds: How many multiply-adds a call takes per example, given the layer and the
             numbers of elements that go in and come out; `None` for a layer without matrices.
         grouped: The row of the layer where its `groups` are several.
+        reverse: The row of a call with `reverse=True`, which is that of another layer.
         between_inputs: The same beside them, given the layer and the shapes of what was passed, by
             name: of what is multiplied with each other.
         twin: The layer's growable kind.
@@ -95,6 +96,7 @@ class Row:
     size: str | None = None
     multiply_adds: Callable[[Any, int, int], int] | None = None
     grouped: Row | None = None
+    reverse: Row | None = None
     between_inputs: Callable[[Any, Mapping[str, tuple]], int] | None = None
     twin: type | None = None
     acts_as: Literal["linear", "activation", "normalisation", "idle"] | None = None
@@ -322,7 +324,15 @@ ROWS |= {
 ROWS |= {getattr(kl, name): _POSITIONS for name in _PICTURES.split() if hasattr(kl, name)}
 for _name, _row in {  # not in every Keras 3
     # Its cost depends on how it is called.
-    "ReversibleEmbedding": replace(_EMBEDDING, flow=flow.embed_reversibly, multiply_adds=None),
+    "ReversibleEmbedding": replace(
+        _EMBEDDING,
+        multiply_adds=None,
+        reverse=Row(
+            flow.unembed,
+            axis=flow.last_axis,
+            variables={"reverse_embeddings": Axes(input=-2, kernel=True)},
+        ),
+    ),
     "RMSNormalization": Row(streams.uncentred, multiply_adds=products.none, linear=True),
 }.items():
     if hasattr(kl, _name):
@@ -361,6 +371,8 @@ def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
 
 def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | list | None:
     layer, row = call.operation, row_of(call.operation)
+    if row is not None and row.reverse and call.named.get("reverse"):
+        row = row.reverse
     graph = keras_private.graph_called(layer, call.inputs)
     if graph is not None:  # within a wrapper, say: elsewhere only its calls are seen
         walk.maps.update(zip(map(id, graph.inputs), inputs, strict=True))
@@ -373,8 +385,8 @@ def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | list | Non
     inputs = [channels and walk.resolved(channels) for channels in inputs]
     call, inputs = _without_mask(walk, call, inputs)
     inputs = _entering(walk, row, call, inputs)
-    if id(layer) in walk.seen:
-        return _visit_again(walk, call, inputs)
+    if (id(layer), id(row)) in walk.seen:
+        return _visit_again(walk, call, inputs, row)
     spaces = len(walk.spaces)
     outputs = row.flow(walk, call, inputs)
     if isinstance(outputs, list):  # what it holds are layers, which have rows of their own
@@ -386,7 +398,7 @@ def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | list | Non
     outputs = _kept_normalised(walk, row, layer, inputs, outputs)
     holds = row.variables or id(layer) in walk.holders
     if holds or getattr(layer, row.size or "", None) is not None:
-        walk.seen[id(layer)] = (inputs, outputs, _rank(call))
+        walk.seen[id(layer), id(row)] = (inputs, outputs, _rank(call))
     _note_size(walk, layer, row, outputs, _rank(call))
     for name, axes in row.variables.items():
         walk.add_variable(layer, name, _along(axes, inputs[0], outputs), axes.kernel)
@@ -418,10 +430,10 @@ def _entering(walk: Walk, row: Row, call: Call, inputs: flow.Inputs) -> flow.Inp
     return [None] * len(inputs)
 
 
-def _visit_again(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None:
+def _visit_again(walk: Walk, call: Call, inputs: flow.Inputs, row: Row) -> Channels | None:
     """A shared layer: the same channels come in each time."""
     layer = call.operation
-    before, outputs, rank = walk.seen[id(layer)]
+    before, outputs, rank = walk.seen[id(layer), id(row)]
     reason = f"`{layer.name}` is shared by inputs that differ"
     if len(before) != len(inputs):
         walk.freeze([*before, *inputs, outputs], reason)
