@@ -154,18 +154,27 @@ def embed(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     return walk.produce(layer, layer.output_dim, last_axis(layer, _rank(call)))
 
 
-def embed_reversibly(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
-    """ReversibleEmbedding: its matrix is also what the channels are multiplied with in the end.
+def unembed(walk: Walk, call: Call, inputs: Inputs) -> None:
+    """ReversibleEmbedding, in reverse: channels are multiplied with what the layer puts out.
 
-    A copied channel would count twice in the sum, with nothing to weigh it there.
+    With a matrix of its own for that it is a Dense. With one for both, a copied channel would count
+    twice, with nothing to weigh it; what a normalisation makes of a silent one counts nothing.
     """
-    layer = call.operation
-    reason = f"`{layer.name}` also multiplies them with its embeddings"
-    if call.named.get("reverse"):
-        return walk.refuse(layer, inputs, reason)
-    outputs = embed(walk, call, inputs)
-    walk.freeze([outputs], reason)
-    return outputs
+    layer, channels = call.operation, inputs[0]
+    rank = len(call.inputs[0].shape)
+    own = [
+        Channels(rank + axis, along.segments)
+        for holder, name, axes, _ in walk.variables
+        if holder is layer and name == "embeddings"
+        for axis, along, *_ in axes
+        if along is not None
+    ]
+    tied = layer.tie_weights
+    if tied and channels is not None and not channels.normalised:
+        reason = f"`{layer.name}` also multiplies them with its embeddings"
+        walk.freeze([channels, *own], reason)
+    weighed = channels and Channels(channels.axis, channels.segments)
+    walk.tie([weighed, *own], f"`{layer.name}` multiplies its embeddings with others")
 
 
 def normalise_groups(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:

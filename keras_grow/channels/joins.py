@@ -75,11 +75,12 @@ def meet(
         outputs: The labels of what comes out. What is summed over is missing there.
 
     Returns:
-        The channels of what comes out: along one axis, those along others are frozen.
+        The channels of what comes out: along the last axis that has any, the others are frozen.
     """
     name, layer = call.operation.name, call.operation
     labels = list(dict.fromkeys(o.label for o in operands if o.label is not None))
-    kept = [label for label in labels if label in outputs]
+    # Layers take their channels from the last axis.
+    kept = sorted((label for label in labels if label in outputs), key=outputs.index, reverse=True)
     for label in labels:
         channels = [o.channels for o in operands if o.label == label]
         if any(operand.labels.count(label) > 1 for operand in operands):

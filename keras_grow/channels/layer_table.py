@@ -66,6 +66,7 @@ class Row:
         multiply_adds: How many multiply-adds a call takes per example, given the layer and the
             numbers of elements that go in and come out; `None` for a layer without matrices.
         grouped: The row of the layer where its `groups` are several.
+        reverse: The row of a call with `reverse=True`, which is that of another layer.
         between_inputs: The same beside them, given the layer and the shapes of what was passed, by
             name: of what is multiplied with each other.
         twin: The layer's growable kind.
@@ -82,6 +83,7 @@ class Row:
     size: str | None = None
     multiply_adds: Callable[[Any, int, int], int] | None = None
     grouped: Row | None = None
+    reverse: Row | None = None
     between_inputs: Callable[[Any, Mapping[str, tuple]], int] | None = None
     twin: type | None = None
     acts_as: Literal["linear", "activation", "normalisation", "idle"] | None = None
@@ -309,7 +311,15 @@ ROWS |= {
 ROWS |= {getattr(kl, name): _POSITIONS for name in _PICTURES.split() if hasattr(kl, name)}
 for _name, _row in {  # not in every Keras 3
     # Its cost depends on how it is called.
-    "ReversibleEmbedding": replace(_EMBEDDING, flow=flow.embed_reversibly, multiply_adds=None),
+    "ReversibleEmbedding": replace(
+        _EMBEDDING,
+        multiply_adds=None,
+        reverse=Row(
+            flow.unembed,
+            axis=flow.last_axis,
+            variables={"reverse_embeddings": Axes(input=-2, kernel=True)},
+        ),
+    ),
     "RMSNormalization": Row(streams.uncentred, multiply_adds=products.none, linear=True),
 }.items():
     if hasattr(kl, _name):

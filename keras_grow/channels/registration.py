@@ -20,6 +20,7 @@ def register_layer(
     input: Mapping[str, int] | None = None,
     output: Mapping[str, int] | None = None,
     size: str | None = None,
+    linear: bool = False,
 ) -> None:
     """Says what a layer type of one's own does to its channels, so that they can grow.
 
@@ -45,6 +46,9 @@ def register_layer(
         input: Variable -> axis of the channels that the layer sums over.
         output: Variable -> axis of the channels that the layer puts out.
         size: The attribute that holds how many channels the layer puts out.
+        linear: Whether the layer adds its variables to channels, or puts out sums of them, and does
+            the same to all of them otherwise, so that the mean over channels goes through it. A
+            stream that is normalised over its channels grows exactly through such layers only.
 
     Raises:
         TypeError: if `kind` is no class of layers.
@@ -72,12 +76,13 @@ def register_layer(
         raise TypeError(f"`kind` must be a class of Keras layers. Received: kind={kind!r}")
     places = {"through": through or {}, "input": input or {}, "output": output or {}}
     if like is None:
-        ROWS[kind] = _row(kind, places, size)
+        ROWS[kind] = _row(kind, places, size, linear)
         return
-    if size or any(places.values()):
+    if size or linear or any(places.values()):
         raise ValueError(
-            "`like` says which variables hold channels: leave out `through`, `input`, `output` and "
-            f"`size`. Received: like={like!r} and {places}, size={size!r}"
+            "`like` says which variables hold channels: leave out `through`, `input`, `output`, "
+            f"`size` and `linear`. Received: like={like!r} and {places}, size={size!r}, "
+            f"linear={linear}"
         )
     if like not in ROWS:
         raise ValueError(
@@ -92,7 +97,9 @@ def register_layer(
     ROWS[kind] = replace(row, twin=kind if grows else None)
 
 
-def _row(kind: type, places: Mapping[str, Mapping[str, int]], size: str | None) -> Row:
+def _row(
+    kind: type, places: Mapping[str, Mapping[str, int]], size: str | None, linear: bool
+) -> Row:
     """Makes a row of the axes of variables, by role."""
     axes = [axis for named in places.values() for axis in named.values()]
     if not all(isinstance(axis, int) and axis < 0 for axis in axes):
@@ -110,10 +117,15 @@ def _row(kind: type, places: Mapping[str, Mapping[str, int]], size: str | None) 
             "A layer either puts out channels of its own (`output`) or those that come in "
             f"(`through`). Received: through={places['through']} and output={places['output']}"
         )
+    if linear:  # what is added to channels is a part of what makes them
+        own = {**places["output"], **places["through"]}
+        roles = {"input": places["input"], "output": own}
+    else:
+        roles = places
     names = dict.fromkeys(name for named in places.values() for name in named)
     variables = {
         name: Axes(
-            **{role: named[name] for role, named in places.items() if name in named},
+            **{role: named[name] for role, named in roles.items() if name in named},
             kernel=name in places["input"] and name in places["output"],
         )
         for name in names
@@ -125,4 +137,5 @@ def _row(kind: type, places: Mapping[str, Mapping[str, int]], size: str | None) 
         size=size,
         multiply_adds=None if places["output"] else products.none,
         twin=kind if issubclass(kind, growable.Growable) else None,
+        linear=linear,
     )

@@ -37,6 +37,8 @@ def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
 
 def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | list | None:
     layer, row = call.operation, row_of(call.operation)
+    if row is not None and row.reverse and call.named.get("reverse"):
+        row = row.reverse
     graph = keras_private.graph_called(layer, call.inputs)
     if graph is not None:  # within a wrapper, say: elsewhere only its calls are seen
         walk.maps.update(zip(map(id, graph.inputs), inputs, strict=True))
@@ -49,8 +51,8 @@ def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | list | Non
     inputs = [channels and walk.resolved(channels) for channels in inputs]
     call, inputs = _without_mask(walk, call, inputs)
     inputs = _entering(walk, row, call, inputs)
-    if id(layer) in walk.seen:
-        return _visit_again(walk, call, inputs)
+    if (id(layer), id(row)) in walk.seen:
+        return _visit_again(walk, call, inputs, row)
     spaces = len(walk.spaces)
     outputs = row.flow(walk, call, inputs)
     if isinstance(outputs, list):  # what it holds are layers, which have rows of their own
@@ -62,7 +64,7 @@ def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | list | Non
     outputs = _kept_normalised(walk, row, layer, inputs, outputs)
     holds = row.variables or id(layer) in walk.holders
     if holds or getattr(layer, row.size or "", None) is not None:
-        walk.seen[id(layer)] = (inputs, outputs, _rank(call))
+        walk.seen[id(layer), id(row)] = (inputs, outputs, _rank(call))
     _note_size(walk, layer, row, outputs, _rank(call))
     for name, axes in row.variables.items():
         walk.add_variable(layer, name, _along(axes, inputs[0], outputs), axes.kernel)
@@ -94,10 +96,10 @@ def _entering(walk: Walk, row: Row, call: Call, inputs: flow.Inputs) -> flow.Inp
     return [None] * len(inputs)
 
 
-def _visit_again(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | None:
+def _visit_again(walk: Walk, call: Call, inputs: flow.Inputs, row: Row) -> Channels | None:
     """A shared layer: the same channels come in each time."""
     layer = call.operation
-    before, outputs, rank = walk.seen[id(layer)]
+    before, outputs, rank = walk.seen[id(layer), id(row)]
     reason = f"`{layer.name}` is shared by inputs that differ"
     if len(before) != len(inputs):
         walk.freeze([*before, *inputs, outputs], reason)

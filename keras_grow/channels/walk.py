@@ -92,8 +92,9 @@ class Walk:
         self.maps: dict[int, Channels | None] = {}
         self.variables: list[tuple[Any, str, list[tuple], bool]] = []
         self.holders: set[int] = set()  # of variables that channels run through
-        # Layers that can't be called on channels of another number: inputs, outputs, rank.
-        self.seen: dict[int, tuple[list, Channels | None, int]] = {}
+        # Layers that can't be called on channels of another number, by their row too, as some may
+        # be called in several ways: inputs, outputs, rank.
+        self.seen: dict[tuple[int, int], tuple[list, Channels | None, int]] = {}
         self.sizes: list[tuple[Any, str, int | None, Channels]] = []
         self.reasons: dict[str, str] = {}
         # Of operations, as they are called first; and the other way round.

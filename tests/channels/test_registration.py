@@ -9,7 +9,7 @@ import keras_grow
 from keras_grow import GrowableModel
 from keras_grow.channels.graph import find_groups
 from keras_grow.channels.layer_table import ROWS
-from keras_grow.methods import Random
+from keras_grow.methods import Net2Wider, Random
 
 
 @keras.saving.register_keras_serializable("test")
@@ -53,6 +53,15 @@ class LowRank(kl.Layer):
 
     def get_config(self):
         return {**super().get_config(), "width": self.width}
+
+
+@keras.saving.register_keras_serializable("test")
+class Positions(kl.Layer):
+    def build(self, shape):
+        self.positions = self.add_weight(shape=shape[1:], initializer="uniform", name="positions")
+
+    def call(self, inputs):
+        return inputs + self.positions
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +109,38 @@ def test_a_layer_that_puts_out_channels_of_its_own_grows_exactly(tmp_path):
     assert list(grown_both_ways(make, normal(8, 3), normal(8, 2), tmp_path)) == ["a", "b"]
 
 
+@pytest.mark.parametrize("norm", [kl.LayerNormalization, kl.RMSNormalization])
+def test_a_normalised_stream_grows_through_a_layer_that_adds(norm, tmp_path):
+    def make(stream=4, b=3):
+        x = inputs = keras.Input((5, 3))
+        x = norm()(Positions()(kl.Dense(stream, name="stream")(x)))
+        return keras.Model(inputs, kl.Dense(2, name="head")(kl.Dense(b, name="b")(x)))
+
+    keras_grow.register_layer(Positions, through={"positions": -1})
+    model = GrowableModel.from_keras(make())
+    assert "does not keep their mean" in find_groups(model).groups["stream"].frozen
+    keras_grow.register_layer(Positions, through={"positions": -1}, linear=True)
+    x, y = normal(8, 5, 3), normal(8, 5, 2)
+    assert grown_both_ways(make, x, y, tmp_path)["stream"] > 4
+
+
+def test_a_layer_that_adds_draws_or_copies_what_it_adds():
+    keras_grow.register_layer(Positions, through={"positions": -1}, linear=True)
+
+    def make(a=4, b=3):
+        x = inputs = keras.Input((5, 3))
+        x = kl.ReLU()(Positions(name="positions")(kl.Dense(a, name="a")(x)))
+        return keras.Model(inputs, kl.Dense(2, name="head")(kl.Dense(b, name="b")(x)))
+
+    model = GrowableModel.from_keras(make())
+    model.compile("sgd", "mse")
+    before = model.get_layer("positions").positions.numpy()
+    model.grow(0.5, Net2Wider(noise=0, seed=0))
+    after = model.get_layer("positions").positions.numpy()
+    assert after[:, :4].tolist() == before.tolist()
+    assert all(column in before.T.tolist() for column in after.T.tolist())
+
+
 def test_without_a_row_a_layer_freezes_and_says_how_to_give_it_one():
     frozen = find_groups(GrowableModel.from_keras(of_ones_own())).groups["a"].frozen
     assert frozen.endswith("isn't known: say so by `keras_grow.register_layer`")
@@ -128,6 +169,7 @@ def test_what_was_left_out_of_a_registration_undoes_the_growth():
         ({"through": {"scale": -1}, "output": {"kernel": -1}}, "either puts out"),
         ({"like": kl.ReLU, "through": {"scale": -1}}, "leave out"),
         ({"like": kl.ReLU, "size": "width"}, "leave out"),
+        ({"like": kl.ReLU, "linear": True}, "leave out"),
     ],
 )
 def test_wrong_registrations_are_refused(arguments, message):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from exact_growth import grown_both_ways
 from keras import layers as kl
 
 from keras_grow import GrowableModel, methods
@@ -81,6 +82,43 @@ def test_a_grown_stream_is_saved_and_goes_back(norm, tmp_path):
     np.testing.assert_allclose(model.to_keras()(X), model(X), atol=1e-5)
     model.set_weights(narrow)
     np.testing.assert_allclose(model(X), before, atol=1e-5)
+
+
+def language_model(norm, words=6, hidden=5, normalised=True, **embedding):
+    inputs = keras.Input((5,), dtype="int32")
+    embed = kl.ReversibleEmbedding(7, words, name="words", **embedding)
+    x = embed(inputs)
+    x = x + kl.Dense(words)(kl.Dense(hidden, activation="gelu", name="hidden")(norm()(x)))
+    return keras.Model(inputs, embed(norm()(x) if normalised else x, reverse=True))
+
+
+@pytest.mark.skipif(not hasattr(kl, "ReversibleEmbedding"), reason="not in this Keras")
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_embedding_that_is_used_again_for_the_output_grows(norm, tied, tmp_path):
+    x, y = RNG.integers(0, 7, (8, 5)), RNG.normal(size=(8, 5, 7)).astype("float32")
+
+    def make(**widths):
+        return language_model(norm, tie_weights=tied, **widths)
+
+    assert grown_both_ways(make, x, y, tmp_path)["words"] > 6
+    model = growable(make())
+    start = keras.ops.convert_to_numpy(model.get_layer("words").embeddings)
+    model.grow(0.5, "random")
+    for _ in range(3):
+        model.train_on_batch(x, y)
+    fresh = keras.ops.convert_to_numpy(model.get_layer("words").embeddings)[:, 6:]
+    mean = start.mean(axis=1, keepdims=True) if norm is kl.LayerNormalization else 0.0
+    assert np.all(np.any(np.abs(fresh - mean) > 1e-4, axis=0))  # each fresh channel learns
+
+
+@pytest.mark.skipif(not hasattr(kl, "ReversibleEmbedding"), reason="not in this Keras")
+def test_where_no_normalisation_silences_a_copy_such_an_embedding_stays():
+    model = growable(language_model(kl.LayerNormalization, normalised=False))
+    assert "multiplies them with its embeddings" in find_groups(model).groups["words"].frozen
+    assert list(model.widths) == ["hidden"]
+    model = growable(language_model(kl.LayerNormalization, normalised=False, tie_weights=False))
+    assert list(model.widths) == ["words", "hidden"]
 
 
 def test_every_method_takes_a_stream_along():
