@@ -17,6 +17,7 @@ def register_layer(
     like: type | None = None,
     *,
     through: Mapping[str, int] | None = None,
+    added: Mapping[str, int] | None = None,
     input: Mapping[str, int] | None = None,
     output: Mapping[str, int] | None = None,
     size: str | None = None,
@@ -42,6 +43,9 @@ def register_layer(
         kind: The class of the layer.
         like: The class of a layer that the package knows.
         through: Variable -> axis of the channels that the layer treats one by one.
+        added: Variable -> axis of the channels to which the layer adds it, and does nothing else,
+            as it does with positions that are learned. A stream that is normalised over its
+            channels stays exact through such a layer.
         input: Variable -> axis of the channels that the layer sums over.
         output: Variable -> axis of the channels that the layer puts out.
         size: The attribute that holds how many channels the layer puts out.
@@ -70,14 +74,19 @@ def register_layer(
     """
     if not (isinstance(kind, type) and issubclass(kind, kl.Layer)):
         raise TypeError(f"`kind` must be a class of Keras layers. Received: kind={kind!r}")
-    places = {"through": through or {}, "input": input or {}, "output": output or {}}
+    places = {
+        "through": through or {},
+        "added": added or {},
+        "input": input or {},
+        "output": output or {},
+    }
     if like is None:
         ROWS[kind] = _row(kind, places, size)
         return
     if size or any(places.values()):
         raise ValueError(
-            "`like` says which variables hold channels: leave out `through`, `input`, `output` and "
-            f"`size`. Received: like={like!r} and {places}, size={size!r}"
+            "`like` says which variables hold channels: leave out `through`, `added`, `input`, "
+            f"`output` and `size`. Received: like={like!r} and {places}, size={size!r}"
         )
     if like not in ROWS:
         raise ValueError(
@@ -105,15 +114,19 @@ def _row(kind: type, places: Mapping[str, Mapping[str, int]], size: str | None) 
             "A layer that sums over channels puts out others: name the variables that hold those "
             f"in `output`. Received: input={places['input']} and no `output`"
         )
-    if places["output"] and places["through"]:
+    if sum(bool(places[role]) for role in ("output", "through", "added")) > 1:
         raise ValueError(
-            "A layer either puts out channels of its own (`output`) or those that come in "
-            f"(`through`). Received: through={places['through']} and output={places['output']}"
+            "A layer puts out channels of its own (`output`), or those that come in, either "
+            "changed one by one (`through`) or with something added to them (`added`). Received: "
+            f"{ {role: named for role, named in places.items() if named} }"
         )
     names = dict.fromkeys(name for named in places.values() for name in named)
+    # What is added is an output as a bias is: of a silent channel, the mean of the others'.
+    roles = {"output": {**places["output"], **places["added"]}}
+    roles |= {role: places[role] for role in ("input", "through")}
     variables = {
         name: Axes(
-            **{role: named[name] for role, named in places.items() if name in named},
+            **{role: named[name] for role, named in roles.items() if name in named},
             kernel=name in places["input"] and name in places["output"],
         )
         for name in names
@@ -123,6 +136,7 @@ def _row(kind: type, places: Mapping[str, Mapping[str, int]], size: str | None) 
         axis=flow.format_axis,
         variables=variables,
         size=size,
+        linear=bool(places["added"]),
         multiply_adds=None if places["output"] else products.none,
         twin=kind if issubclass(kind, growable.Growable) else None,
     )

@@ -55,6 +55,17 @@ class LowRank(kl.Layer):
         return {**super().get_config(), "width": self.width}
 
 
+@keras.saving.register_keras_serializable("test")
+class Positions(kl.Layer):
+    """Adds to each position a vector that it learns."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=shape[1:], initializer="normal", name="table")
+
+    def call(self, inputs):
+        return inputs + self.table
+
+
 @pytest.fixture(autouse=True)
 def _registered():
     before = dict(ROWS)
@@ -82,6 +93,33 @@ def test_fresh_channels_of_an_unknown_initializer_start_at_the_mean():
     model.compile("sgd", "mse")
     model.grow(0.5, Random(seed=0))
     assert model.get_layer("scale").scale.numpy().tolist() == [0.5] * 6
+
+
+def with_positions(norm):
+    def make(a=4, b=3):
+        x = inputs = keras.Input((5, 3))
+        x = norm(Positions(name="positions")(kl.Dense(a, name="a")(x)))
+        return keras.Model(inputs, kl.Dense(2)(kl.Dense(b, activation="tanh", name="b")(x)))
+
+    return make
+
+
+NORMS = [kl.LayerNormalization, kl.RMSNormalization, kl.Identity]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_is_added_to_a_normalised_stream_grows_exactly(norm, tmp_path):
+    keras_grow.register_layer(Positions, added={"table": -1})
+    x, y = normal(8, 5, 3), normal(8, 5, 2)
+    make = with_positions(lambda x: norm()(x))
+    assert grown_both_ways(make, x, y, tmp_path) == {"a": 6, "b": 5}
+
+
+def test_a_layer_that_may_do_anything_to_single_channels_freezes_a_normalised_stream():
+    keras_grow.register_layer(Positions, through={"table": -1})
+    model = GrowableModel.from_keras(with_positions(kl.LayerNormalization())())
+    assert list(model.widths) == ["b"]
+    assert "`positions` does not keep their mean" in str(model.growth_report())
 
 
 def test_a_layer_that_puts_out_channels_of_its_own_grows_exactly(tmp_path):
@@ -125,7 +163,8 @@ def test_what_was_left_out_of_a_registration_undoes_the_growth():
         ({"through": {"scale": 0}}, "counted from the end"),
         ({"through": {"scale": "last"}}, "counted from the end"),
         ({"input": {"kernel": -2}}, "puts out others"),
-        ({"through": {"scale": -1}, "output": {"kernel": -1}}, "either puts out"),
+        ({"through": {"scale": -1}, "output": {"kernel": -1}}, "channels of its own"),
+        ({"added": {"table": -1}, "through": {"scale": -1}}, "either changed one by one"),
         ({"like": kl.ReLU, "through": {"scale": -1}}, "leave out"),
         ({"like": kl.ReLU, "size": "width"}, "leave out"),
     ],
