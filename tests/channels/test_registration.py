@@ -95,23 +95,27 @@ def test_fresh_channels_of_an_unknown_initializer_start_at_the_mean():
     assert model.get_layer("scale").scale.numpy().tolist() == [0.5] * 6
 
 
-def with_positions(norm):
+def with_positions(norm, positions=Positions):
     def make(a=4, b=3):
         x = inputs = keras.Input((5, 3))
-        x = norm(Positions(name="positions")(kl.Dense(a, name="a")(x)))
+        x = norm(positions(name="positions")(kl.Dense(a, name="a")(x)))
         return keras.Model(inputs, kl.Dense(2)(kl.Dense(b, activation="tanh", name="b")(x)))
 
     return make
 
 
-NORMS = [kl.LayerNormalization, kl.RMSNormalization, kl.Identity]
-
-
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", [kl.LayerNormalization, kl.RMSNormalization, kl.Identity])
 def test_what_is_added_to_a_normalised_stream_grows_exactly(norm, tmp_path):
     keras_grow.register_layer(Positions, added={"table": -1})
     x, y = normal(8, 5, 3), normal(8, 5, 2)
     make = with_positions(lambda x: norm()(x))
+    assert grown_both_ways(make, x, y, tmp_path) == {"a": 6, "b": 5}
+
+
+def test_what_is_like_dropout_keeps_a_normalised_stream_exact(tmp_path):
+    keras_grow.register_layer(StochasticDepth, like=kl.Dropout)
+    make = with_positions(lambda x: kl.LayerNormalization()(StochasticDepth()(x)), kl.Identity)
+    x, y = normal(8, 5, 3), normal(8, 5, 2)
     assert grown_both_ways(make, x, y, tmp_path) == {"a": 6, "b": 5}
 
 
