@@ -2,7 +2,7 @@
 
 import importlib
 
-from keras_grow import layers, methods, models, plots, runs, schedules, similarity
+from keras_grow import flops, layers, methods, models, plots, runs, schedules, similarity
 from keras_grow._version import __version__
 from keras_grow.callbacks.backup.callback import GrowthBackup
 from keras_grow.callbacks.cost import CostMeter
@@ -32,6 +32,7 @@ __all__ = [
     "SimilarityPenalty",
     "Widening",
     "__version__",
+    "flops",
     "layers",
     "methods",
     "models",

@@ -104,7 +104,7 @@ def test_the_api_reference_has_every_public_name():
         operator.attrgetter(name)(keras_grow)
         for name in re.findall(r"^::: keras_grow\.(\S+)$", pages, flags=re.M)
     ]
-    rooms = "layers methods models plots runs schedules similarity tuning".split()
+    rooms = "flops layers methods models plots runs schedules similarity tuning".split()
     for module in [keras_grow, *(getattr(keras_grow, room) for room in rooms)]:
         for name, thing in vars(module).items():
             here = getattr(thing, "__module__", None) == module.__name__ and name[0] != "_"

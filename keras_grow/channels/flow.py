@@ -209,9 +209,10 @@ def carry(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
 def drop(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     """Dropout: the number of channels may be written in its noise shape."""
     channels, layer = inputs[0], call.operation
-    if channels and layer.noise_shape:
+    shape = getattr(layer, "noise_shape", None)  # a layer of one's own that is like it has none
+    if channels and shape:
         index = channels.axis - _rank(call)
-        noise = layer.noise_shape[index] if len(layer.noise_shape) >= -index else None
+        noise = shape[index] if len(shape) >= -index else None
         if noise == channels.width == 1:
             reason = f"the `noise_shape` of `{layer.name}` may mean one channel, or all of them"
             walk.freeze(inputs, reason)
