@@ -76,7 +76,11 @@ def digests(*names):
 
 
 @pytest.mark.parametrize(
-    "names", [["net2wider", "firefly"], pytest.param(list(METHODS), marks=pytest.mark.slow)]
+    "names",
+    [
+        pytest.param(["net2wider", "firefly"], marks=pytest.mark.long),
+        pytest.param(list(METHODS), marks=pytest.mark.slow),
+    ],
 )
 def test_another_process_gives_the_same_run(names):
     """One that orders its sets of names in another way, too."""

@@ -20,6 +20,8 @@ import keras_grow
 from keras_grow import GrowableModel, SimilarityPenalty
 from keras_grow.layers import GrowableDense
 
+pytestmark = pytest.mark.long
+
 PACKAGE = str(Path(keras_grow.__file__).parent)
 
 

@@ -13,6 +13,8 @@ import pytest
 from keras_grow import Widening
 from keras_grow.growing.agreement import packed, unpacked
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).parents[1] / "helpers"
 REST = ("net2wider", "random", "splitting")
 

@@ -10,6 +10,8 @@ import numpy as np
 import on_jax
 import pytest
 
+pytestmark = pytest.mark.long
+
 
 def run(folder, devices):
     command = [sys.executable, on_jax.__file__, str(folder), str(devices)]

@@ -13,6 +13,8 @@ import pytest
 
 import keras_grow
 
+pytestmark = pytest.mark.long
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TINY = ["--batch-size", "4", "--steps", "2"]
 

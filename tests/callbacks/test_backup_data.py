@@ -8,6 +8,8 @@ from resumable import SIZE, STEPS, StopAt, X, Y, assert_goes_on, copying
 
 from keras_grow.backend.tf_data import make_iterators
 
+pytestmark = pytest.mark.long
+
 
 def test_a_stream_in_an_epoch_keeps_its_batches(tmp_path):
     """A growth is chosen by the latest batches, those before the stop included."""

@@ -24,6 +24,8 @@ from keras_grow import At, GrowthBackup
 from keras_grow.callbacks.backup import keras_callbacks
 from keras_grow.callbacks.backup.file import read_backup, write_backup
 
+pytestmark = pytest.mark.long
+
 
 def data():
     return {"x": X, "y": Y, "batch_size": SIZE, "shuffle": False}

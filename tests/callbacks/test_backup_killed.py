@@ -13,6 +13,8 @@ from resumable import EPOCHS, assert_equal, end_of, train
 
 from keras_grow import GrowthBackup
 
+pytestmark = pytest.mark.long
+
 
 def start(folder, how, threads=1):
     """Runs `resumable.py` in a process of its own, to its end or until it is killed."""

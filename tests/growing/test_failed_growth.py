@@ -253,7 +253,9 @@ def interrupt_at_line(number, function):
     return lines[0]
 
 
-@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "stride", [pytest.param(23, marks=pytest.mark.long), pytest.param(1, marks=pytest.mark.slow)]
+)
 def test_an_interrupt_between_any_two_lines(stride):
     """Either the model is as it was, or it has grown: never half of it."""
     model = trained(mlp())

@@ -12,6 +12,8 @@ from grow_on_a_backend import grow, problem
 import keras_grow
 from keras_grow import methods
 
+pytestmark = pytest.mark.long
+
 HELPERS = Path(__file__).parents[1] / "helpers"
 
 

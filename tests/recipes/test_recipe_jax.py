@@ -10,6 +10,8 @@ from small_cifar import RECIPES, write_npz
 
 from keras_grow import runs
 
+pytestmark = pytest.mark.long
+
 SCRIPT = """
 import sys
 

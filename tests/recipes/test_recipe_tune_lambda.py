@@ -16,6 +16,7 @@ cifar, tune_lambda = recipe("cifar"), recipe("tune_lambda")
 
 # KerasTuner 1.4.8 calls what Python has renamed.
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
 ]

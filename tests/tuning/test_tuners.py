@@ -21,6 +21,7 @@ from keras_grow import tuning
 
 # KerasTuner 1.4.8 calls what Python has renamed.
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.filterwarnings("ignore:`GrowthCallback` grows nothing in this `fit`"),
     pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
