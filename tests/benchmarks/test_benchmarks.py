@@ -26,8 +26,8 @@ def benchmark(name):
     return importlib.import_module(name)
 
 
-measure, throughput, growth, one_growth, long_run = map(
-    benchmark, ("measure", "throughput", "growth", "one_growth", "long_run")
+measure, throughput, growth, one_growth, long_run, sweep = map(
+    benchmark, ("measure", "throughput", "growth", "one_growth", "long_run", "sweep")
 )
 
 
@@ -231,6 +231,35 @@ def test_long_run(tmp_path, capsys):
     assert last["graphs"] == first["graphs"] > 0
     assert run["rise"]["objects"] == last["objects"] - first["objects"]
     assert [line["growths"] for line in cells(capsys.readouterr().out)] == ["1", "2"]
+
+
+def test_sweep(tmp_path, capsys, monkeypatch):
+    def frozen():
+        inputs = keras.Input((4,))
+        x = keras.layers.Softmax()(keras.layers.Dense(3, name="mixed")(inputs))
+        return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(5)(x)))
+
+    monkeypatch.setitem(sweep.zoo.MODELS, "frozen in part", frozen)
+    out = tmp_path / "sweep.json"
+    arguments = ["--models", "frozen in part", "--methods", "random", "--out", str(out)]
+    (row,) = sweep.main(arguments)["rows"]
+    assert json.loads(out.read_text())["rows"] == [row]
+    assert row["parameters"] == 15 + 20 + 12
+    assert row["growable"] == (20 + 10) / 47  # neither biases of the output nor what is mixed
+    assert list(row["reasons"]) == ["`softmax` (Softmax) mixes channels"]
+    assert max(row["exactness"], row["saved"], row["plain"]) < 1e-5
+    (line,) = cells(capsys.readouterr().out)
+    assert (line["can grow"], line["random"]) == ("63.8 %", "yes")
+
+
+def test_a_sweep_reports_what_fails(monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(sweep.GrowableModel, "grow", fails)
+    inputs, outputs = np.ones((2, 16, 2)), np.ones((2, 3))
+    step = sweep.grows_in_training(sweep.zoo.MODELS["1-D CNN"](), "random", inputs, outputs)
+    assert step == "RuntimeError: no"
 
 
 def test_a_long_run_needs_two_rows(capsys):

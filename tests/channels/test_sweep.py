@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("tensorflow", reason="the benchmarks describe the machine by it")
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -18,7 +20,7 @@ def benchmark(name):
 
 zoo, sweep = benchmark("zoo"), benchmark("sweep")
 
-# Of all trainable parameters; why less, is in the guide under "What a sweep found".
+# Of all trainable parameters. Why less: docs/results.md, "What grows".
 LESS = {
     "text transformer, normalised sums": 0.69,
     "MLP-Mixer": 0.82,
