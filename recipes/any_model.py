@@ -12,17 +12,20 @@ character by character (gpt). They are built of Keras's own layers and one of th
 the same optimizer: for as many floating-point operations, which are fewer epochs, rounded up, and
 for as many epochs. The learning rate is held for three quarters of each run, then falls to zero.
 
-The first three fifths of the data are trained on, the last fifth is the test split. The sizes and
-epochs were settled on the fifth between (`--validation`); the learning rate is 0.003 throughout.
+The first three fifths of the data are trained on, the last fifth is the test split. Sizes, epochs
+and the learning rate (0.003 everywhere) were set after a look at the fifth between
+(`--validation`), so that all takes minutes on two cores; nothing was searched for.
 
 Writes into --out a folder for each run, <model>-seed<n>-<grown|flops|epochs>, with results.json
-(see runs.Run), and prints a table. What came out is in docs/results.md.
+(see runs.Run), and prints a table. The same command goes on where it was stopped, if it names
+--out. What came out is in docs/results.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +46,7 @@ ARMS = {"grown": "grown", "flops": "final size, equal FLOPs", "epochs": "final s
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, runs.Run]]]:
     """Runs the recipe, and returns the runs of each model, seed by seed."""
     args = parse(argv)
+    common.claim(args.out / "asked.json", asked(args))
     results = {}
     for name in args.model:
         results[name] = [compare(name, seed, args) for seed in args.seeds]
@@ -51,7 +55,10 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict[str, runs.Run]]]:
 
 
 def compare(name: str, seed: int, args: argparse.Namespace) -> dict[str, runs.Run]:
-    """Grows one model, and trains its final size from the start."""
+    """Grows one model, and trains its final size from the start, if that isn't done yet."""
+    folders = {arm: args.out / f"{name}-seed{seed}-{arm}" for arm in ARMS}
+    if all((folder / runs.RESULTS).exists() for folder in folders.values()):
+        return {arm: runs.read(folder) for arm, folder in folders.items()}
     epochs = args.epochs or TASKS[name].epochs
     print(f"\n{name}, seed {seed}:", flush=True)
     keras.utils.set_random_seed(seed)
@@ -65,7 +72,7 @@ def compare(name: str, seed: int, args: argparse.Namespace) -> dict[str, runs.Ru
         fresh = keras_grow.GrowableModel.from_keras(keras.models.clone_model(model.to_keras()))
         found[arm] = train(fresh, name, seed, length, args)
     for arm, run in found.items():
-        runs.write(args.out / f"{name}-seed{seed}-{arm}" / runs.RESULTS, run)
+        runs.write(folders[arm] / runs.RESULTS, run)
         print(f"{ARMS[arm]:26} {100 * run.test_accuracy:6.2f} %, loss {run.test_loss:.3f}")
     return found
 
@@ -83,9 +90,14 @@ def train(model, name: str, seed: int, epochs: int, args, callbacks=()) -> runs.
     meter = keras_grow.CostMeter(len(x))
     history = model.fit(x, y, BATCH_SIZE, epochs, verbose=0, callbacks=[meter, *callbacks])
     last = model.evaluate(held_x, held_y, 256, verbose=0, return_dict=True)
-    asked = {"model": name, "seed": seed, "epochs": epochs, "static": not callbacks}
-    kept = {each: getattr(args, each) for each in ("backend", "method", "rate", "validation")}
-    return runs.Run.of(history, meter, last, "any_model", {**asked, **kept})
+    own = {"model": name, "seed": seed, "epochs": epochs, "static": not callbacks}
+    return runs.Run.of(history, meter, last, "any_model", {**asked(args), **own})
+
+
+def asked(args: argparse.Namespace) -> dict:
+    """Returns what all runs in a folder have in common."""
+    names = "backend method rate epochs validation".split()
+    return {name: getattr(args, name) for name in names}
 
 
 def load(name: str, args: argparse.Namespace) -> list[np.ndarray]:
@@ -286,17 +298,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--epochs", type=common.positive_int, help="at least 4; each model has its own")
     add("--seeds", type=common.count, nargs="+", default=[0], help="of every random draw")
     add("--validation", action="store_true", help="judge by the validation split")
-    add("--out", type=Path, help="folder for the results, if not runs/any_model-<time>")
+    add("--out", type=Path, help="folder to write to, or to go on in; runs/any_model-<time>")
     args = parser.parse_args(argv)
     if args.epochs is not None and args.epochs <= GROWTHS:
         parser.error(f"--epochs {args.epochs} leaves no room for {GROWTHS} growths")
     if "all" in args.model:
         args.model = list(TASKS)
     args.out = args.out or common.default_out("any_model")
-    if any(args.out.glob(f"*/{runs.RESULTS}")):
-        parser.error(f"--out {args.out} already holds results: name another folder")
     return args
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except common.FolderError as error:
+        sys.exit(str(error))

@@ -8,7 +8,7 @@ from small_cifar import recipe
 import keras_grow
 from keras_grow import runs
 
-any_model = recipe("any_model")
+any_model, common = recipe("any_model"), recipe("common")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,10 @@ def test_bad_arguments(argv, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_results_are_never_overwritten(finished, capsys):
-    with pytest.raises(SystemExit):
-        any_model.main(["--out", str(finished[0])])
-    assert "already holds results" in capsys.readouterr().err
+def test_what_is_done_is_not_done_again(finished, monkeypatch):
+    out, found = finished
+    monkeypatch.setattr(any_model, "train", None)
+    options = "--model cnn1d --method random --epochs 4 --seeds 3".split()
+    assert any_model.main([*options, "--out", str(out)])["cnn1d"] == found
+    with pytest.raises(common.FolderError, match="method was random, now firefly"):
+        any_model.main(["--epochs", "4", "--out", str(out)])
