@@ -91,7 +91,7 @@ def residual_block(
     if activation is not None and activation is not keras.activations.linear:
         name = f"{after}_plus_activation"
         x = keras.layers.Activation(activation, name=name, dtype=policy)(x)
-    return _finished(model, tensor, keras.Model(inputs, x))
+    return _checked(tensor, keras.Model(inputs, x))
 
 
 def identity_block(model: keras.Model, after: str, moments: Moments) -> tuple[keras.Model, str]:
@@ -137,7 +137,7 @@ def identity_block(model: keras.Model, after: str, moments: Moments) -> tuple[ke
             _set_to_identity(keras_private.maker_of(x))
         else:
             x = _like(each, model)(x)
-    return _finished(model, tensor, keras.Model(inputs, x)), last
+    return _checked(tensor, keras.Model(inputs, x)), last
 
 
 def activation_of(operation: Any) -> Callable | None:
@@ -280,21 +280,16 @@ def _check_own(model: keras.Model, part: keras.Model) -> None:
         )
 
 
-def _finished(model: keras.Model, tensor: keras.KerasTensor, block: keras.Model) -> keras.Model:
-    """Returns a block with names that the model doesn't have; refuses one that drops a mask."""
-    through = [operation for operation in block.operations if operation is not block.operations[0]]
-    deaf = [each.name for each in through if not getattr(each, "supports_masking", False)]
+def _checked(tensor: keras.KerasTensor, block: keras.Model) -> keras.Model:
+    """Returns a block; refuses one that changes what comes in, or drops its mask."""
+    own = block.operations[1:]  # all but the input
+    deaf = [each.name for each in own if not getattr(each, "supports_masking", False)]
     if deaf and keras_private.has_mask(tensor):
         raise ValueError(
             f"What comes in has a mask, which {deaf} would not pass on. Use layers that do "
             "(`supports_masking`)."
         )
     _check_identity(tensor, block)
-    names = _names(model)
-    for operation in through:
-        if operation.name in names:
-            operation.name = _free_name(operation.name, names)
-        names.append(operation.name)
     return block
 
 
@@ -310,6 +305,15 @@ def _check_identity(tensor: keras.KerasTensor, block: keras.Model) -> None:
             f"The block isn't the identity at first: it changes values by {float(change):.2g}. Use "
             "Keras's own layers at its end."
         )
+
+
+def name_apart(block: keras.Model, model: keras.Model) -> None:
+    """Gives the layers of a block names that a model doesn't have."""
+    names = _names(model)
+    for operation in block.operations[1:]:  # all but the input
+        if operation.name in names:
+            operation.name = _free_name(operation.name, names)
+        names.append(operation.name)
 
 
 def _names(model: keras.Model) -> list[str]:

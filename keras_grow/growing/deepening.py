@@ -8,6 +8,7 @@ nothing but a longer graph.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,7 @@ import keras
 from keras_grow.backend import strategy_scope
 from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core import keras_private
+from keras_grow.growing.blocks import name_apart
 from keras_grow.growing.sharing import models_calling
 from keras_grow.growing.slots import rebuild
 
@@ -44,6 +46,7 @@ def deepened(
         ValueError: if nothing can follow the layer. Nothing is changed then.
     """
     tensor = check_after(model, after)
+    name_apart(block, model)
     graph, weights, position = find_groups(model), model.weights, _position(model, after)
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(block)))
     start, end = block.inputs[0], block.outputs[0]
@@ -111,7 +114,8 @@ def check_after(model: keras.Model, after: str) -> keras.KerasTensor:
 
 def block_of(event: Mapping[str, Any]) -> keras.Model:
     """Makes the block of an event anew, with weights of its own."""
-    return keras.saving.deserialize_keras_object(event["config"])
+    # A copy: Keras takes out of it what it has read.
+    return keras.saving.deserialize_keras_object(copy.deepcopy(event["config"]))
 
 
 def _position(model: keras.Model, name: str) -> int:

@@ -166,7 +166,8 @@ class GrowthEvent:
             groups = {
                 names.get(now, now): names.get(then, then) for now, then in block["groups"].items()
             }
-            block = {**block, "after": names.get(block["after"], block["after"]), "groups": groups}
+            ends = {key: names.get(block[key], block[key]) for key in ("after", "output")}
+            block = {**block, **ends, "groups": groups}
         return replace(self, **renamed, block=block)
 
     def to_dict(self) -> dict:

@@ -110,7 +110,7 @@ def _put_blocks_in(
     """Puts the blocks of a run into its model, each at the widths of then.
 
     Returns:
-        The name that a layer had which a block follows -> its present name.
+        The name that a layer had which a block follows, or ends with -> its present name.
     """
     names: dict[str, str] = {}
     for event in (event for event in history if event.block is not None):
@@ -123,7 +123,8 @@ def _put_blocks_in(
         steps.enter_context(widened(model, graph, _to_widths(graph, wanted)))
         with strategy_scope(model):
             block = block_of(event.block)
-        steps.enter_context(deepened(model, names[event.block["after"]], block))
+        _, put_in = steps.enter_context(deepened(model, names[event.block["after"]], block))
+        names[event.block["output"]] = put_in["output"]
     return names
 
 
