@@ -197,9 +197,9 @@ def _chain(model: keras.Model, after: str) -> Iterator[Any]:
 
 
 def _like(layer: keras.Layer, model: keras.Model, **changes: Any) -> keras.Layer:
-    """Makes a layer with the arguments of another, some of them changed."""
-    name = _free_name(layer.name, _names(model))
-    return type(layer).from_config({**layer.get_config(), **changes, "name": name})
+    """Makes a layer with the arguments of another, some of them changed. It trains."""
+    own = {"name": _free_name(layer.name, _names(model)), "trainable": True}
+    return type(layer).from_config({**layer.get_config(), **changes, **own})
 
 
 def _square(layer: keras.Layer, tensor: keras.KerasTensor) -> dict[str, Any]:

@@ -23,6 +23,18 @@ OPTIMIZERS = {
 }
 
 
+def by_layer():
+    """An optimizer for each layer, of which a function makes another whenever it is asked."""
+    made = keras.optimizers.Adam(0.01)
+    return keras.optimizers.MultiOptimizer(
+        lambda v: made if "hidden1" in v.path else keras.optimizers.SGD(0.05, momentum=0.9)
+    )
+
+
+if hasattr(keras.optimizers, "MultiOptimizer"):
+    OPTIMIZERS["by layer"] = by_layer
+
+
 def relu_mlp(hidden=(4, 4)):
     x = inputs = keras.Input((5,))
     for number, units in enumerate(hidden):
@@ -228,6 +240,29 @@ def test_weights_from_before_a_block_take_the_model_back():
     assert {v.path: v.shape for v in model.optimizer.variables} == slots
     assert_all_equal(model.get_weights(), weights[0])
     train(model).deepen("hidden0")
+    train(model)
+
+
+def test_a_callback_takes_its_weights_through_a_block():
+    model = compiled(relu_mlp())
+    start, before = model.get_weights(), outputs(model)
+    model.grow(0.5, Net2Wider(noise=0, seed=1))
+    narrow = model.get_weights()
+    event = model.deepen("hidden0")
+    assert_all_equal(event.widen(narrow), model.get_weights())
+    model.set_weights(model.growth_history[0].widen(start))
+    assert relative_change(before, outputs(model)) < 1e-5
+
+
+def test_attention_that_was_put_in_grows():
+    model = train(compiled(several_steps()))
+    event = model.deepen("relu", attention_branch)
+    model.deepen(event.block["output"], branch)
+    train(model)
+    before = outputs(model)
+    assert any("heads" in name for name in model.widths), model.widths
+    model.grow(0.5, Net2Wider(noise=0, seed=1))
+    assert relative_change(before, outputs(model)) < 1e-4
     train(model)
 
 

@@ -115,8 +115,8 @@ def rebuild(optimizer: Any, variables: Sequence[keras.Variable]) -> None:
     """Builds an optimizer for other variables; what it knows of those it had stays.
 
     Slots of variables that it had, and its counters, stay the same objects. Relies on `build`
-    making lists of slots anew, and on `MultiOptimizer._optimizer_map`
-    (keras/src/optimizers/*.py).
+    making lists of slots anew, and on `MultiOptimizer._optimizer_map` and
+    `_inner_optimizers` (keras/src/optimizers/*.py).
     """
     before = [(part, _record(part)) for part in optimizers_of(optimizer)]
     chosen = {}
@@ -125,6 +125,8 @@ def rebuild(optimizer: Any, variables: Sequence[keras.Variable]) -> None:
         if hasattr(part, "_var_to_optimizer_idx"):
             chosen[id(part)] = part._optimizer_map
             part._optimizer_map = _chooser(part, record.trained)
+            if not hasattr(chosen[id(part)], "values"):  # of a function: in the order of use
+                part._inner_optimizers = []
     optimizer.build(list(variables))
     for part, record in before:
         if id(part) in chosen:
