@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ import numpy as np
 from keras_grow import methods
 from keras_grow.backend import TrainSteps, share_of_replica, strategy_scope, sync_state
 from keras_grow.channels.budget import count_parameters, plan_budget
-from keras_grow.channels.graph import find_groups
+from keras_grow.channels.graph import count_weights, find_groups
 from keras_grow.channels.report import GrowthReport, report, why_nothing_grows
 from keras_grow.core import keras_private
 from keras_grow.fit_context import FitContext
 from keras_grow.growing import conversion
-from keras_grow.growing.agreement import agreed
+from keras_grow.growing.agreement import agree_on_weights, agreed
+from keras_grow.growing.blocks import identity_block, moments, residual_block
+from keras_grow.growing.deepening import check_after, deepened
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.failures import check_finite, explained
 from keras_grow.growing.resizing import widened
@@ -240,16 +244,111 @@ class GrowableModel(TrainSteps, keras.Model):
             self._fit_context.tell_of_growth(event)
         return event
 
+    def deepen(
+        self,
+        after: str,
+        branch: Callable[[keras.KerasTensor], keras.KerasTensor] | None = None,
+        data: Any = None,
+        epoch: int | None = None,
+    ) -> GrowthEvent:
+        """Puts a block into the model that is the identity at first: the function stays.
+
+        The model, its variables, its optimizer and their slots stay the same objects, as by `grow`.
+        New variables get slots of their own. A penalty that was armed ends: arm it anew.
+
+        Args:
+            after: Name of the layer that the block follows. Without a `branch`, a Dense layer or a
+                convolution: the block is then a layer like it, with an identity for its kernel, and
+                comes after the normalisation and the activation behind the layer, of which it gets
+                the like. The activation must leave alone what has been through it, as relu does.
+            branch: A function from a tensor to one of the same shape, which makes layers and calls
+                them. What it puts out is added, and is zero at first: the kernel, or the scale, of
+                its last layer is set to zero. Where the tensor comes out of a relu, the sum goes
+                through one too.
+            data: Batches of training data, where a BatchNormalization is to be passed through: it
+                starts from the statistics of what comes in. Within `fit`, its data by default.
+            epoch: Number of epochs completed, for the record.
+
+        Returns:
+            What happened. `event.block["output"]` names the layer that the block ends with.
+
+        Raises:
+            TypeError: if an argument is of the wrong type.
+            ValueError: if the model is not compiled, has no such layer, or the block would change
+                the function. After this and every other failure the model, its optimizer and its
+                history are as before.
+
+        Example:
+
+        >>> import keras, keras_grow
+        >>> inputs = keras.Input((8,))
+        >>> x = keras_grow.layers.GrowableDense(4, activation="relu", name="hidden")(inputs)
+        >>> model = keras_grow.GrowableModel(inputs, keras.layers.Dense(3, name="head")(x))
+        >>> model.compile("sgd", "mse")
+        >>> event = model.deepen(after="hidden")
+        >>> [layer.name for layer in model.layers[1:]], model.widths
+        (['hidden', 'hidden_2', 'head'], {'hidden': 4, 'hidden_2': 4})
+        """
+        epoch = check_epoch(epoch)
+        if not self.compiled:
+            raise ValueError(
+                f"Model `{self.name}` must be compiled before it can get deeper, so that its "
+                "optimizer goes along. Call `model.compile(...)` first."
+            )
+        tensor = check_after(self, after)
+        sync_state(self)
+        check_finite(self)
+        check_slots(self.optimizer)
+        started = time.perf_counter()
+        with explained(f"Deepening model `{self.name}` after '{after}'"):
+            with strategy_scope(self):
+                if branch is not None:
+                    block = residual_block(self, after, tensor, branch)
+                else:
+                    block, after = identity_block(self, after, partial(self._moments, data))
+            agree_on_weights(self, block)
+            before, parameters = self.widths, count_weights(self.trainable_variables)
+            chosen = time.perf_counter()
+            with deepened(self, after, block) as (undo, description):
+                undo.callback(self._set_growths, self._growth_history, self._undone_growths)
+                undo.callback(setattr, self, "_window", self._window)
+                self._set_window(None)  # its kernels are not all of them any more
+                event = GrowthEvent(
+                    epoch,
+                    "deepen",
+                    0.0,
+                    before,
+                    self.widths,
+                    parameters,
+                    count_weights(self.trainable_variables),
+                    seconds_choosing=chosen - started,
+                    seconds_widening=time.perf_counter() - chosen,
+                    block=description,
+                )
+                self._set_growths((*self._growth_history, event.bound_to(self)), ())
+        event = self._growth_history[-1]
+        if self._fit_context is not None:
+            self._fit_context.tell_of_growth(event)
+        return event
+
+    def _moments(self, data: Any, tensor: keras.KerasTensor, axis: int):
+        """Returns mean and variance, along an axis, of what comes through a symbolic tensor."""
+        batches = self._batches("Passing through a BatchNormalization", data)
+        rng = np.random.default_rng(len(self._growth_history))
+        return moments(self, tensor, axis, [x for x, *_ in batches.batches(8, rng)])
+
     def _data_for(self, method: GrowthMethod, data: Any) -> ScoringData | None:
         """Returns the data that a method scores neurons on: what it was given, or `fit`'s."""
-        if not method.needs_data:
-            return None
+        return self._batches(f"Growth method '{method.name}'", data) if method.needs_data else None
+
+    def _batches(self, what: str, data: Any) -> ScoringData:
+        """Returns data that was given, or `fit`'s; refuses to do without."""
         if data is not None:
             return as_scoring_data(data).check_against(self)
         if self._fit_context is None or self._fit_context.data is None:
             raise ValueError(
-                f"Growth method '{method.name}' needs training data. Grow within `fit` by a "
-                "`GrowthCallback`, or pass `data=(x, y)` (or a data set) to `grow`."
+                f"{what} needs training data. Grow within `fit` by a `GrowthCallback`, or pass "
+                "`data=(x, y)` (or a data set)."
             )
         return self._fit_context.data
 
@@ -461,7 +560,9 @@ class GrowableModel(TrainSteps, keras.Model):
             undo.callback(self._set_growths, self._growth_history, self._undone_growths)
             undo.callback(setattr, self, "_window", self._window)
             super().set_weights(weights)
-            self._set_growths(events[:number], events[number:])
+            # Blocks that are taken out are gone, with what came after them.
+            undone = tuple(takewhile(lambda event: event.block is None, events[number:]))
+            self._set_growths(events[:number], undone)
             self._set_window(None)
 
     def widen_weights(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 
@@ -13,6 +13,7 @@ from keras_grow.callbacks import growth_schedules
 from keras_grow.callbacks.growth_schedules import Schedule
 from keras_grow.channels.budget import share_of
 from keras_grow.channels.graph import count_weights
+from keras_grow.growing.deepening import check_after
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import check_growable_model
@@ -43,6 +44,9 @@ class GrowthCallback(keras.callbacks.Callback):
         max_flops: The most floating-point operations that a forward pass may take, per example.
         multiple_of: What the width of a group that grows is to be a multiple of, such as 8; or
             group name -> that.
+        depth: What else each growth does: layer name -> branch, for a block that follows the layer,
+            or `None`, for a block like that of the layer. See `GrowableModel.deepen`. Ceilings
+            don't count blocks.
         verbose: 1 prints a line for each growth, and in a terminal or a notebook a progress bar
             while a long choice of neurons lasts; 0 prints nothing.
 
@@ -79,6 +83,7 @@ class GrowthCallback(keras.callbacks.Callback):
         of: str = "neurons",
         max_flops: int | None = None,
         multiple_of: int | Mapping[str, int] | None = None,
+        depth: Mapping[str, Callable | None] | None = None,
     ):
         super().__init__()
         self.rate = check_rate(rate)
@@ -93,6 +98,7 @@ class GrowthCallback(keras.callbacks.Callback):
         }
         check_limits({"of": of, **self.limits})
         self.of = of
+        self.depth = _check_depth(depth)
         self.verbose = verbose
         self._stopped = False
         self._batches = 0
@@ -103,12 +109,14 @@ class GrowthCallback(keras.callbacks.Callback):
         check_growable_model(model, "GrowthCallback")
         if not model.widths:
             raise ValueError(f"Model `{model.name}` has nothing to grow.\n{model.growth_report()}")
+        for name in self.depth:
+            check_after(model, name)
         super().set_model(model)
 
     @property
     def needs_data(self) -> bool:
-        """Whether the growth method scores neurons on training data."""
-        return self.method.needs_data
+        """Whether a growth reads training data: to score neurons, or for statistics of a block."""
+        return self.method.needs_data or None in self.depth.values()
 
     def on_train_begin(self, logs=None) -> None:
         """A ceiling reached in another run doesn't count in this one."""
@@ -154,11 +162,13 @@ class GrowthCallback(keras.callbacks.Callback):
             self._stopped = True
             self._say(f"epoch {epoch}: growth stops at {self._ceiling()}")
             return
+        self._say(str(event) + self._shortfall(event))
+        for after, branch in self.depth.items():
+            self._say(str(self.model.deepen(after, branch, epoch=epoch)))
         collect_garbage()
         self.schedule.grown(epoch)
         if self.penalty is not None:
             self.model.arm(self.penalty)
-        self._say(str(event) + self._shortfall(event))
 
     def _ceiling(self) -> str:
         reached = ", ".join(f"{name}={value}" for name, value in self.limits.items() if value)
@@ -219,6 +229,23 @@ class GrowthCallback(keras.callbacks.Callback):
     def _say(self, line: str) -> None:
         if self.verbose:
             print(line)
+
+
+def _check_depth(depth: Mapping[str, Callable | None] | None) -> dict[str, Callable | None]:
+    if depth is None:
+        return {}
+    if not isinstance(depth, Mapping):
+        raise TypeError(
+            "`depth` must be a dictionary: layer name -> the function that makes a branch, or None "
+            f"for a block like that of the layer. Received: depth={depth!r}"
+        )
+    for name, branch in depth.items():
+        if branch is not None and not callable(branch):
+            raise TypeError(
+                "`depth` must give each layer a function, or None. Received: "
+                f"{branch!r} for '{name}'"
+            )
+    return dict(depth)
 
 
 def _check_penalty(penalty: SimilarityPenalty | str | None) -> SimilarityPenalty | None:

@@ -29,6 +29,21 @@ def agreed(model: keras.Model, widenings: Sequence[Widening]) -> list[Widening]:
     return unpacked(broadcast(model, packed(widenings)))
 
 
+def agree_on_weights(model: keras.Model, block: keras.Model) -> None:
+    """Gives a block that a model is to get the first worker's weights, on every worker.
+
+    Args:
+        model: The model, which all workers train.
+        block: The block as this process has made it.
+    """
+    if not spans_processes(model):
+        return
+    file = io.BytesIO()
+    np.savez(file, *block.get_weights())
+    with np.load(io.BytesIO(broadcast(model, file.getvalue())), allow_pickle=False) as arrays:
+        block.set_weights([arrays[name] for name in arrays.files])
+
+
 def packed(widenings: Sequence[Widening]) -> bytes:
     """Returns widenings as bytes, which `unpacked` reads.
 

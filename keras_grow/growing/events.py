@@ -5,11 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from keras_grow.core.widening import Widening
+
+T = TypeVar("T")
 
 
 class Widens(Protocol):
@@ -40,6 +42,7 @@ class GrowthEvent:
             for a fresh one; of the groups that were widened.
         outgoing_scale: Group name -> for each channel afterwards the factor on the weights out of
             it; of the groups where one of them isn't 1.
+        block: What `deepen` put in, and where, as JSON can hold it; `None` of a widening.
 
     Example:
 
@@ -63,6 +66,7 @@ class GrowthEvent:
     seconds_widening: float = 0.0
     sources: dict[str, list[int]] = field(default_factory=dict)
     outgoing_scale: dict[str, list[float]] = field(default_factory=dict)
+    block: dict[str, Any] | None = None
 
     @property
     def neurons_before(self) -> int:
@@ -86,7 +90,18 @@ class GrowthEvent:
 
     @property
     def _widened(self) -> set[str]:
-        return {n for n, width in self.widths_after.items() if width != self.widths_before[n]}
+        before = self.widths_before
+        return {n for n, width in self.widths_after.items() if width != before.get(n, width)}
+
+    def renamed(self, values: Mapping[str, T]) -> dict[str, T]:
+        """Returns what is known of groups before a block was put in, by their names after it.
+
+        A block has channels of its own; what read those before it reads its now.
+        """
+        if self.block is None:
+            return dict(values)
+        groups = self.block["groups"]
+        return {now: values[then] for now, then in groups.items() if then in values}
 
     @property
     def widenings(self) -> list[Widening]:
@@ -146,7 +161,14 @@ class GrowthEvent:
             field: {names.get(name, name): value for name, value in getattr(self, field).items()}
             for field in fields
         }
-        return replace(self, **renamed)
+        block = self.block
+        if block is not None:
+            groups = {
+                names.get(now, now): names.get(then, then) for now, then in block["groups"].items()
+            }
+            ends = {key: names.get(block[key], block[key]) for key in ("after", "output")}
+            block = {**block, **ends, "groups": groups}
+        return replace(self, **renamed, block=block)
 
     def to_dict(self) -> dict:
         """Returns the event as a dictionary that JSON can hold."""
@@ -159,6 +181,12 @@ class GrowthEvent:
 
     def __str__(self) -> str:
         when = "" if self.epoch is None else f"epoch {self.epoch}: "
+        if self.block is not None:
+            return (
+                f"{when}a block up to `{self.block['output']}` follows `{self.block['after']}`, "
+                f"{self.parameters_before:,} -> {self.parameters_after:,} parameters, "
+                f"{self.seconds:.1f} s"
+            )
         least = f" ({self.unhelpful} without a helping score)" if self.unhelpful else ""
         return (
             f"{when}{self.method} grew {self.neurons_before:,} -> {self.neurons_after:,} neurons"

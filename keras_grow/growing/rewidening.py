@@ -15,9 +15,10 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from keras_grow.channels.graph import ChannelGraph
+from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core.index_maps import AxisChannels, length_at
 from keras_grow.core.widening import Exponents, Widening, widen_array
+from keras_grow.growing.deepening import shallower
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.resizing import widened
 
@@ -57,10 +58,23 @@ def growths_before(
         A number of growths, the nearest to the present; `None` where there is none.
     """
     shapes = [tuple(np.shape(value)) for value in weights]
+    blocks = [number for number, event in enumerate(events) if event.block is not None]
     for number in sorted(range(len(events) + 1), key=lambda number: abs(number - growths)):
-        if shapes == shapes_at(graph, graph.model.weights, _widths_at(events, growths, number)):
+        if any(growths <= block < number for block in blocks):
+            continue  # a block that was taken out is gone
+        variables = _weights_at(graph.model, events[number:growths])
+        if shapes == shapes_at(graph, variables, _widths_at(events, growths, number)):
             return number
     return None
+
+
+def _weights_at(model: keras.Model, since: Sequence[GrowthEvent]) -> list[keras.Variable]:
+    """Returns the weights that a model had before some growths, in the order of then."""
+    variables = model.weights
+    for event in reversed(since):
+        if event.block is not None:
+            variables = [variables[place] for place in event.block["weights"]]
+    return variables
 
 
 def _widths_at(events: Sequence[GrowthEvent], growths: int, number: int) -> dict[str, int]:
@@ -68,8 +82,8 @@ def _widths_at(events: Sequence[GrowthEvent], growths: int, number: int) -> dict
     widths: dict[str, int] = {}
     for event in events[growths:number]:
         widths |= event.widths_after
-    for event in reversed(events[number:growths]):
-        widths |= event.widths_before
+    for event in events[number:growths]:
+        widths = event.renamed({**event.widths_before, **widths})
     return widths
 
 
@@ -79,7 +93,7 @@ def widen_weights(
     """Takes weights from before some growths to the present widths of a model.
 
     They are widened as an average of weights is: each channel copies and scales what the growths
-    had it copy and scale, and fresh channels get their present weights.
+    had it copy and scale, and fresh channels, and blocks, get their present weights.
 
     Args:
         graph: The channel groups of the model.
@@ -98,9 +112,13 @@ def widen_weights(
     chosen = combined(events)
     widths = _widths_at(events, len(events), 0)
     axes = {id(item.variable): _axes_at(item.axes, widths) for item in graph.variables}
+    widened = {
+        id(variable): _widen(np.asarray(value), variable, axes.get(id(variable), ()), chosen)
+        for value, variable in zip(weights, _weights_at(graph.model, events), strict=True)
+    }
     return [
-        _widen(np.asarray(value), variable, axes.get(id(variable), ()), chosen)
-        for value, variable in zip(weights, graph.model.weights, strict=True)
+        widened[id(variable)] if id(variable) in widened else variable.numpy()
+        for variable in graph.model.weights
     ]
 
 
@@ -130,12 +148,15 @@ def _axes_at(axes: Sequence[AxisChannels], widths: Mapping[str, int]) -> list[Ax
 def combined(events: Iterable[GrowthEvent]) -> dict[str, Widening]:
     """Returns what growths have done one after the other, as one widening per group.
 
-    What a channel copies that was fresh in between counts as fresh.
+    What a channel copies that was fresh in between counts as fresh. Groups are named as they are
+    after the growths.
     """
     result: dict[str, Widening] = {}
-    for widening in (widening for event in events for widening in event.widenings):
-        first = result.get(widening.group)
-        result[widening.group] = widening if first is None else _after(first, widening)
+    for event in events:
+        for widening in event.widenings:
+            first = result.get(widening.group)
+            result[widening.group] = widening if first is None else _after(first, widening)
+        result = {n: replace(w, group=n) for n, w in event.renamed(result).items()}
     return result
 
 
@@ -192,13 +213,32 @@ def at_growths(
     Yields:
         The stack of what is called to undo it.
     """
-    chosen = combined(events[min(number, growths) : max(number, growths)])
-    if number < growths:
-        widths = _widths_at(events, growths, number)
-        chosen = {name: undone(widening, widths[name]) for name, widening in chosen.items()}
-    held = [(variable, variable.shape, variable.numpy()) for variable in model.weights]
-    with widened(model, graph, list(chosen.values())) as undo:
-        for variable, shape, value in held:
-            if variable.shape == shape:  # the others are put back whole
-                undo.callback(variable.assign, value)
+    held = [(variable, variable.numpy()) for variable in model.weights]
+    with ExitStack() as undo, ExitStack() as steps:
+        for variable, value in held:  # last of all, when they have their shapes again
+            undo.callback(variable.assign, value)
+        if number > growths:
+            chosen = combined(events[growths:number])
+            steps.enter_context(widened(model, graph, list(chosen.values())))
+        for part in reversed(_parts(events[number:growths])):
+            if part[0].block is not None:
+                steps.enter_context(shallower(model, part[0].block))
+                graph = find_groups(model)
+                continue
+            widths = _widths_at(part, len(part), 0)
+            chosen = {name: undone(w, widths[name]) for name, w in combined(part).items()}
+            steps.enter_context(widened(model, graph, list(chosen.values())))
+            graph = find_groups(model)
         yield undo
+        undo.pop_all()
+
+
+def _parts(events: Sequence[GrowthEvent]) -> list[list[GrowthEvent]]:
+    """Returns growths in parts: widenings in a row, and each block by itself."""
+    parts: list[list[GrowthEvent]] = []
+    for event in events:
+        if parts and event.block is None and parts[-1][0].block is None:
+            parts[-1].append(event)
+        else:
+            parts.append([event])
+    return parts

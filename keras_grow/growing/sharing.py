@@ -34,6 +34,36 @@ def models_sharing(model: keras.Model, variables: Collection[keras.Variable]) ->
     return list(filter(sharing, _living_models()))
 
 
+def models_calling(model: keras.Model, calls: Collection) -> tuple[list, list]:
+    """Returns the models that hold some calls of a model, and all models that hold one of those.
+
+    Args:
+        model: The model.
+        calls: Nodes of its graph.
+
+    Returns:
+        The Functional models that the calls are part of, the model first; and these with those that
+        they are layers of, at any depth.
+
+    Raises:
+        ValueError: if the calls are a Sequential model's too, which lists its layers itself.
+    """
+    gc.collect()  # a model that nobody holds any more lives until then
+    living = list(_living_models())
+    others = [m for m in living if m is not model and keras_private.is_functional(m)]
+    calling = [model, *(m for m in others if keras_private.has_calls(m, calls))]
+    known = {id(m) for m in calling}
+    for other in living:
+        if type(other) is keras.Sequential and id(keras_private.graph_of(other)) in known:
+            raise ValueError(
+                f"Model `{model.name}` is made of the layers of the Sequential model "
+                f"`{other.name}`, which can't get another block. Delete that model, or deepen "
+                "`keras_grow.GrowableModel.from_keras(model)`, which has layers of its own."
+            )
+    holding = [m for m in living if known.intersection(map(id, keras_private.layers_within(m)))]
+    return calling, holding
+
+
 def _living_models() -> Iterator[keras.Model]:
     """Yields every Keras model that lives, out of some hundred thousand objects."""
     objects = gc.get_objects()

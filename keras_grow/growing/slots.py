@@ -209,6 +209,46 @@ def widen_slots(
     return result
 
 
+def rebuild(optimizer: Any, variables: Sequence[keras.Variable]) -> None:
+    """Builds an optimizer for other variables of its model; the slots of those that it had stay.
+
+    Slots of the others start where the optimizer starts them, an average of weights at the weights.
+
+    Args:
+        optimizer: A Keras optimizer that is built, wrapped or not.
+        variables: The variables, in the order in which they are to be trained.
+    """
+    had = {id(v) for part in keras_private.optimizers_of(optimizer) for v in _trained(part)}
+    keras_private.rebuild(optimizer, variables)
+    for part in keras_private.optimizers_of(optimizer):
+        slots, rows = keras_private.slots_of(part), _rows_of(part)
+        for position, variable in enumerate(_trained(part)):
+            own = {name: slots[name][position] for name in rows if name in slots}
+            if id(variable) not in had:
+                _start_slots(part, rows, variable, own)
+
+
+def _start_slots(
+    optimizer: Any,
+    rows: Mapping[str, Slot],
+    variable: keras.Variable,
+    slots: Mapping[str, keras.Variable],
+) -> None:
+    """Has the slots of a variable that is new start from its value, where they lie around that."""
+    values: dict[str, np.ndarray] = {}
+    for name, slot in slots.items():
+        around = rows[name].around
+        if slot is None or not slot.ndim:
+            continue
+        if around is not None:
+            start = around(optimizer, variable.numpy(), values)
+            slot.assign(np.broadcast_to(start, slot.shape))
+        values[name] = slot.numpy()
+
+
+_trained = keras_private.trained_variables
+
+
 def check_slots(optimizer: Any) -> None:
     """Refuses an optimizer that can't go through a growth.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import keras
@@ -19,6 +20,7 @@ from keras_grow.callbacks.backup import keras_callbacks
 from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core import keras_private
 from keras_grow.core.widening import Widening
+from keras_grow.growing.deepening import block_of, deepened
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.resizing import widened
 from keras_grow.growing.rewidening import shapes_at
@@ -78,30 +80,52 @@ def restore(
         ValueError: if the state is that of another network, optimizer or list of callbacks. The
             model is unchanged then.
     """
-    graph = find_groups(model)
     if not model.optimizer.built:
         with strategy_scope(model):
             model.optimizer.build(model.trainable_variables)
+    history = [GrowthEvent.from_dict(event) for event in content["growth"]["history"]]
     wanted = list(content["widths"].values())
-    _check(model, graph, wanted, content, arrays)
-    # Files of version 0.1 don't have it.
-    keras_callbacks.check(of_keras, content.get("callbacks of keras", []))
-    _restore_callbacks(callbacks, content["callbacks"])
-    restore_callbacks_of_keras(of_keras, content, arrays)
-    with widened(model, graph, _to_widths(graph, wanted)):
+    with ExitStack() as steps:
+        followed = _put_blocks_in(model, history, steps)
+        graph = find_groups(model)
+        _check(model, graph, wanted, content, arrays)
+        # Files of version 0.1 don't have it.
+        keras_callbacks.check(of_keras, content.get("callbacks of keras", []))
+        _restore_callbacks(callbacks, content["callbacks"])
+        restore_callbacks_of_keras(of_keras, content, arrays)
+        steps.enter_context(widened(model, graph, _to_widths(graph, wanted)))
         assign_all(model.variables, arrays["model"])
         assign_all(_optimizer_variables(model), arrays["optimizer"])
-        model.set_growth_state(_renamed(content, graph))
+        # Keras numbers the names that it makes up.
+        names = followed | dict(zip(content["widths"], graph.growable, strict=True))
+        renamed = [event.with_names(names).to_dict() for event in history]
+        model.set_growth_state({**content["growth"], "history": renamed})
     if arrays["global seed"]:
         assign_all([keras_private.global_seed_state(make=True)], arrays["global seed"])
 
 
-def _renamed(content: Content, graph: ChannelGraph) -> dict:
-    """Returns a growth state with the present names: Keras numbers those it makes up."""
-    names = dict(zip(content["widths"], graph.growable, strict=True))
-    events = [GrowthEvent.from_dict(event) for event in content["growth"]["history"]]
-    history = [event.with_names(names).to_dict() for event in events]
-    return {**content["growth"], "history": history}
+def _put_blocks_in(
+    model: GrowableModel, history: Sequence[GrowthEvent], steps: ExitStack
+) -> dict[str, str]:
+    """Puts the blocks of a run into its model, each at the widths of then.
+
+    Returns:
+        The name that a layer had which a block follows, or ends with -> its present name.
+    """
+    names: dict[str, str] = {}
+    for event in (event for event in history if event.block is not None):
+        operations = model.operations
+        _check_same("layers", event.block["position"] < len(operations), True)
+        names[event.block["after"]] = operations[event.block["position"]].name
+        graph = find_groups(model)
+        wanted = list(event.widths_before.values())
+        _check_same("groups that can grow", len(wanted), len(graph.growable))
+        steps.enter_context(widened(model, graph, _to_widths(graph, wanted)))
+        with strategy_scope(model):
+            block = block_of(event.block)
+        _, put_in = steps.enter_context(deepened(model, names[event.block["after"]], block))
+        names[event.block["output"]] = put_in["output"]
+    return names
 
 
 def restore_callbacks_of_keras(of_keras: Sequence, content: Content, arrays: Arrays) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras.src.utils.tracking import no_automatic_dependency_tracking
 
 
 def optimizers_of(optimizer: Any) -> Iterator[Any]:
@@ -83,3 +85,105 @@ def put_back_keys(optimizer: Any, keys: dict[str, Any]) -> None:
     """Undoes a `rekey`, one that was interrupted included."""
     for name, value in keys.items():
         setattr(optimizer, name, value)
+
+
+def hold_optimizer(optimizer: Any) -> Callable[[], None]:
+    """Returns what puts an optimizer back as it is now, without those that it wraps.
+
+    Its lists become new ones: TensorFlow can't save those that it tracks once entries are replaced.
+    """
+    held = dict(vars(optimizer))
+    lists = {
+        name: list(value)
+        for name, value in held.items()
+        if isinstance(value, list) and not name.startswith("_self_")  # TensorFlow's own
+    }
+
+    @no_automatic_dependency_tracking
+    def put_back() -> None:
+        for name in vars(optimizer).keys() - held.keys():
+            del vars(optimizer)[name]
+        vars(optimizer).update(held)
+        for name, items in lists.items():
+            setattr(optimizer, name, items)
+        _set_variables(optimizer, lists["_variables"])
+
+    return put_back
+
+
+def rebuild(optimizer: Any, variables: Sequence[keras.Variable]) -> None:
+    """Builds an optimizer for other variables; what it knows of those it had stays.
+
+    Slots of variables that it had, and its counters, stay the same objects. Relies on `build`
+    making lists of slots anew, and on `MultiOptimizer._optimizer_map` and
+    `_inner_optimizers` (keras/src/optimizers/*.py).
+    """
+    before = [(part, _record(part)) for part in optimizers_of(optimizer)]
+    chosen = {}
+    for part, record in before:
+        part.built, part._trainable_variables_indices = False, {}
+        if hasattr(part, "_var_to_optimizer_idx"):
+            chosen[id(part)] = part._optimizer_map
+            part._optimizer_map = _chooser(part, record.trained)
+            if not hasattr(chosen[id(part)], "values"):  # of a function: in the order of use
+                part._inner_optimizers = []
+    optimizer.build(list(variables))
+    for part, record in before:
+        if id(part) in chosen:
+            part._optimizer_map = chosen[id(part)]
+        _take_over(part, record)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What an optimizer holds before it is built anew."""
+
+    trained: list
+    slots: dict[str, list]
+    counters: dict[str, keras.Variable]
+    variables: list
+
+
+def _record(optimizer: Any) -> _Record:
+    counters = {n: v for n, v in vars(optimizer).items() if isinstance(v, keras.Variable)}
+    trained = trained_variables(optimizer)
+    return _Record(trained, slots_of(optimizer), counters, own_variables(optimizer))
+
+
+def _chooser(optimizer: Any, trained: Sequence[keras.Variable]) -> Callable[[Any], Any]:
+    """Returns a map from variables to optimizers, for those that it had the same as before."""
+    ask, inner, index = optimizer._optimizer_map, optimizer.optimizers, optimizer
+    known = {id(v): inner[index._var_to_optimizer_idx[index._var_key(v)]] for v in trained}
+    return lambda variable: known.get(id(variable)) or ask(variable)
+
+
+@no_automatic_dependency_tracking
+def _take_over(optimizer: Any, record: _Record) -> None:
+    """Has an optimizer that was built anew hold what it held before."""
+    made = own_variables(optimizer)[len(record.variables) :]
+    if not made:
+        return
+    positions = {id(variable): i for i, variable in enumerate(record.trained)}
+    same: dict[int, keras.Variable] = {}
+    for name, slots in slots_of(optimizer).items():
+        for number, variable in enumerate(trained_variables(optimizer)):
+            old = record.slots.get(name, ())
+            if id(variable) in positions and old and slots[number] is not None:
+                same[id(slots[number])] = old[positions[id(variable)]]
+        setattr(optimizer, name, [same.get(id(slot), slot) for slot in slots])
+    for name, counter in record.counters.items():
+        if getattr(optimizer, name) is not counter:
+            same[id(getattr(optimizer, name))] = counter
+            setattr(optimizer, name, counter)
+    later = {id(slot) for slots in record.slots.values() for slot in slots}
+    later |= {*map(id, same.values())}
+    first = [variable for variable in record.variables if id(variable) not in later]
+    _set_variables(optimizer, first + [same.get(id(each), each) for each in made])
+
+
+def _set_variables(optimizer: Any, variables: Sequence[keras.Variable]) -> None:
+    """Relies on the tracker's store (keras/src/optimizers/base_optimizer.py)."""
+    optimizer._variables = list(variables)
+    is_variable, _ = optimizer._tracker.config["variables"]
+    optimizer._tracker.config["variables"] = is_variable, optimizer._variables
+    optimizer._tracker.stored_ids["variables"] = {*map(id, variables)}

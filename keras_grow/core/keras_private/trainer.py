@@ -22,6 +22,18 @@ def forget_compiled_functions(model: keras.Model) -> None:
         model.make_train_function(force=True)
 
 
+def know_layers(model: keras.Model) -> None:
+    """Has a compiled model know whether its new layers train: it would warn in `fit`.
+
+    Relies on `Trainer._compiled_trainable_state` (keras/src/trainers/trainer.py), which not every
+    Keras 3 has.
+    """
+    known = getattr(model, "_compiled_trainable_state", None)
+    if known is not None:
+        for layer in model._flatten_layers():
+            known.setdefault(layer, layer.trainable)
+
+
 def set_first_epoch(model: keras.Model, epoch: int | None) -> None:
     """Has the `fit` that has just begun start at an epoch; `None` leaves it where the user said.
 
