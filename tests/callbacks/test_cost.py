@@ -107,9 +107,10 @@ def test_a_history_can_be_drawn_against_its_cost():
 
 def test_a_model_that_cannot_be_counted_is_refused_before_it_trains():
     inputs = keras.Input((3, 2))
-    model = keras.Model(inputs, keras.layers.LSTM(2)(inputs))
+    outputs = keras.layers.Flatten()(keras.layers.Attention(name="att")([inputs, inputs]))
+    model = keras.Model(inputs, keras.layers.Dense(2)(outputs))
     model.compile("sgd", "mse", run_eagerly=True)
     before = model.get_weights()
-    with pytest.raises(ValueError, match="LSTM"):
+    with pytest.raises(ValueError, match="`att`"):
         model.fit(np.ones((4, 3, 2)), np.ones((4, 2)), verbose=0, callbacks=[CostMeter(4)])
     assert all(map(np.array_equal, before, model.get_weights()))

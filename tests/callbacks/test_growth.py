@@ -174,11 +174,11 @@ def test_it_can_be_copied():
     assert neurons(model) == [21]
 
 
-def test_by_default_it_is_firefly_with_the_penalty():
+def test_by_default_it_is_random_with_the_penalty():
     model = network()
     fit(model, GrowthCallback(0.4, every=1, verbose=0), epochs=2)
     (event,) = model.growth_history
-    assert event.method == "firefly" and event.neurons_after == 21
+    assert event.method == "random" and event.neurons_after == 21
     assert model.penalty_window.penalty == SimilarityPenalty()
 
 
