@@ -322,6 +322,19 @@ def test_random_graphs_get_deeper_and_wider_and_go_back(graph, choice):
     assert relative_change(before, outputs(model)) < 1e-6 and not model.growth_history
 
 
+@pytest.mark.tensorflow
+def test_a_deeper_model_is_exported(tmp_path):
+    import tensorflow as tf
+
+    model = train(compiled(relu_mlp(), "adam"))
+    model.deepen("hidden0", branch)
+    train(model)
+    model.export(tmp_path, verbose=False)
+    x, loaded = batch(model), tf.saved_model.load(tmp_path)
+    served = loaded.serve(tf.constant(x, "float32")).numpy()
+    assert relative_change(outputs(model, x), served) < 1e-5
+
+
 def test_other_models_go_along():
     model = train(compiled(relu_mlp()))
     extractor = keras.Model(model.input, model.get_layer("hidden1").output)
