@@ -261,3 +261,40 @@ def test_the_shapes_of_a_layer_with_several_inputs_are_kept_up_to_date():
     keras_private.refresh_shapes(model)
     assert layer.get_build_config()["shapes_dict"]["query_shape"] == (None, 5, 6)
     assert layer.get_build_config()["shapes_dict"]["value_shape"] == (None, 5, 4)
+
+
+def test_a_call_that_reads_another_tensor_and_back():
+    """The model then finds its layers as one that is built like that finds them."""
+    inputs = keras.Input((3,))
+    first, last = keras.layers.Dense(3, name="first"), keras.layers.Dense(2, name="last")
+    model = keras.Model(inputs, last(first(inputs)))
+    x = np.ones((2, 3), "float32")
+    before = keras.ops.convert_to_numpy(model(x))
+    between = keras.layers.Dense(3, name="between")
+    (reader,) = keras_private.readers_of(model, first.output)
+    tensor = between(first.output)
+    undo = [keras_private.redirect(reader, first.output, tensor), keras_private.remap(model)]
+    assert keras_private.has_calls(model, [reader]) and last.input is tensor
+    assert [layer.name for layer in model.layers[1:]] == ["first", "between", "last"]
+    assert [v.path for v in model.weights[2:4]] == ["between/kernel", "between/bias"]
+    np.testing.assert_allclose(model(x), last(between(first(x))), atol=1e-6)
+    for each in reversed(undo):
+        each()
+    assert len(model.weights) == 4 and last.input is first.output
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(x)), before)
+
+
+def test_an_optimizer_that_is_built_again_keeps_what_it_has():
+    model = trained(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()))
+    optimizer = model.optimizer
+    held = optimizer.variables
+    put_back = [keras_private.hold_optimizer(o) for o in keras_private.optimizers_of(optimizer)]
+    new = keras.Variable([1.0, 2.0], name="new")
+    keras_private.rebuild(optimizer, [new, *model.trainable_variables])
+    assert {*map(id, held)} < {*map(id, optimizer.variables)}
+    assert len(optimizer.variables) == len(held) + 2  # a momentum and a velocity
+    optimizer.apply([keras.ops.zeros(v.shape) for v in [new, *model.trainable_variables]])
+    for each in put_back:
+        each()
+    assert [*map(id, optimizer.variables)] == [*map(id, held)]
+    model.fit(batch(model), np.zeros((8, 2)), verbose=0)

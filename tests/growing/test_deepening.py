@@ -5,7 +5,19 @@ import re
 import keras
 import numpy as np
 import pytest
-from networks import batch, conv_bn, mlp, plain_cnn, randomise, relative_change, residual_cnn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import (
+    batch,
+    build,
+    conv_bn,
+    mlp,
+    plain_cnn,
+    random_graphs,
+    randomise,
+    relative_change,
+    residual_cnn,
+)
 
 from keras_grow import GrowableModel, GrowthCallback, SimilarityPenalty
 from keras_grow.channels.graph import find_groups
@@ -285,6 +297,42 @@ def test_old_weights_are_taken_to_the_present_depth():
     assert relative_change(before, outputs(twin)) < 1e-5
     model.set_weights(start)
     assert relative_change(before, outputs(model)) < 1e-6
+
+
+def dense_or_conv(x):
+    return branch(x) if len(x.shape) == 2 else conv_branch(x)
+
+
+@settings(max_examples=5)
+@given(random_graphs, st.integers(0, 99))
+def test_random_graphs_get_deeper_and_wider_and_go_back(graph, choice):
+    model = compiled(randomise(build(graph)))
+    start, before = model.get_weights(), outputs(model)
+    can = [layer.name for layer in model.layers[1:-1] if len(layer.output.shape) in (2, 4)]
+    model.grow(0.4, Net2Wider(noise=0, seed=1))
+    model.deepen(can[choice % len(can)], dense_or_conv)
+    model.grow(0.4, Net2Wider(noise=0, seed=2))
+    model.deepen(can[choice // 2 % len(can)], dense_or_conv)
+    assert relative_change(before, outputs(model)) < 1e-4
+    twin = GrowableModel.from_config(model.get_config())
+    twin.set_weights(model.widen_weights(start))
+    assert relative_change(before, outputs(twin)) < 1e-4
+    model.set_weights(start)
+    assert_all_equal(model.get_weights(), start)
+    assert relative_change(before, outputs(model)) < 1e-6 and not model.growth_history
+
+
+@pytest.mark.tensorflow
+def test_a_deeper_model_is_exported(tmp_path):
+    import tensorflow as tf
+
+    model = train(compiled(relu_mlp(), "adam"))
+    model.deepen("hidden0", branch)
+    train(model)
+    model.export(tmp_path, verbose=False)
+    x, loaded = batch(model), tf.saved_model.load(tmp_path)
+    served = loaded.serve(tf.constant(x, "float32")).numpy()
+    assert relative_change(outputs(model, x), served) < 1e-5
 
 
 def test_other_models_go_along():

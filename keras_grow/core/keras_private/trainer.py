@@ -30,8 +30,9 @@ def know_layers(model: keras.Model) -> None:
     """
     known = getattr(model, "_compiled_trainable_state", None)
     if known is not None:
-        for layer in model._flatten_layers():
-            known.setdefault(layer, layer.trainable)
+        # Another dictionary: TensorFlow can't export a model if one that it tracks has changed.
+        new = {layer: layer.trainable for layer in model._flatten_layers() if layer not in known}
+        model._compiled_trainable_state = {**known, **new}
 
 
 def set_first_epoch(model: keras.Model, epoch: int | None) -> None:
