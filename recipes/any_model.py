@@ -113,8 +113,8 @@ def table(results: dict[str, list[dict[str, runs.Run]]], args: argparse.Namespac
     """Returns the means over the seeds, and each seed's accuracy."""
     split = "validation" if args.validation else "test"
     lines = [
-        f"| model | | {split} accuracy (%) | each | {split} loss | GFLOPs | parameters | seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| model | | {split} accuracy (%) | each | {split} loss | GFLOPs | parameters |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, seeds in results.items():
         for arm, label in ARMS.items():
@@ -124,12 +124,11 @@ def table(results: dict[str, list[dict[str, runs.Run]]], args: argparse.Namespac
                 "loss": np.mean([run.test_loss for run in found]),
                 "gflops": np.mean([run.training_flops for run in found]) / 1e9,
                 "size": np.mean([run.parameters for run in found]),
-                "seconds": np.mean([run.seconds["training"] for run in found]),
             }
             lines.append(
                 f"| {name} | {label} | {np.mean(accuracies):.2f} | "
                 + " ".join(f"{each:.1f}" for each in accuracies)
-                + " | {loss:.3f} | {gflops:.1f} | {size:,.0f} | {seconds:.0f} |".format(**mean)
+                + " | {loss:.3f} | {gflops:.1f} | {size:,.0f} |".format(**mean)
             )
     return "\n".join(lines)
 
