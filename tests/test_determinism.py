@@ -18,6 +18,8 @@ from states import weights_and_slots
 
 from keras_grow import GrowableModel, GrowthCallback, SimilarityPenalty
 
+pytestmark = pytest.mark.long
+
 
 def draw_elsewhere(seed):
     """Uses every global source of random numbers."""
@@ -78,7 +80,7 @@ def digests(*names):
 @pytest.mark.parametrize(
     "names",
     [
-        pytest.param(["net2wider", "firefly"], marks=pytest.mark.long),
+        ["net2wider", "firefly"],
         pytest.param(list(METHODS), marks=pytest.mark.slow),
     ],
 )

@@ -17,6 +17,8 @@ from keras_grow.core import keras_private
 from keras_grow.layers import GrowableDense
 from keras_grow.methods import Net2Wider, Random
 
+pytestmark = pytest.mark.long
+
 X = np.random.default_rng(0).normal(size=(16, 6, 6, 2)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(16, 3)).astype("float32")
 

@@ -35,6 +35,8 @@ import keras_grow
 from keras_grow import At, GrowableModel, GrowthBackup, OnPlateau, SimilarityPenalty
 from keras_grow.layers import GrowableDense
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def whole():

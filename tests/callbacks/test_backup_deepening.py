@@ -10,6 +10,8 @@ from resumable import StopAt, Stopped, assert_equal, eager, end_of, growing, tra
 import keras_grow
 from keras_grow.layers import GrowableDense
 
+pytestmark = pytest.mark.long
+
 
 def branch(x):
     y = keras.layers.Dense(4, activation="tanh")(x)

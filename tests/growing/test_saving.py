@@ -158,6 +158,7 @@ def test_weights_of_a_width_that_a_model_never_had_are_refused():
     assert_same_arrays(before, model.get_weights())
 
 
+@pytest.mark.long
 def test_checkpoints_of_weights_alone(tmp_path):
     model = compiled()
     callbacks = [
@@ -251,6 +252,7 @@ print(json.dumps({**facts, "after": len(model.growth_history)}))
 """
 
 
+@pytest.mark.long
 def test_another_process_needs_the_import_and_nothing_else(tmp_path):
     from keras_grow.schedules import HoldThenCosine
 

@@ -192,6 +192,7 @@ def student(seed, hidden=3):
     return model
 
 
+@pytest.mark.long
 def test_it_beats_random_on_a_teacher_and_its_student():
     """Over five seeds, right after the growth and after the same few epochs."""
     losses = {"random": [], "firefly": []}

@@ -199,6 +199,7 @@ def squared_gradients(model, method, x, y, scored=None):
     return result
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["plain", "depthwise", "residual", "dense"])
 def test_it_beats_neurons_under_the_same_bound_that_know_nothing_of_the_targets(name):
     """Neurons of the same norms and statistics, chosen on targets that say nothing of the data."""

@@ -8,6 +8,8 @@ from small_cifar import recipe
 import keras_grow
 from keras_grow import runs
 
+pytestmark = pytest.mark.long
+
 any_model, common = recipe("any_model"), recipe("common")
 
 

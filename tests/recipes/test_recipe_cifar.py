@@ -12,6 +12,8 @@ from small_cifar import recipe, small_network, write_npz
 import keras_grow
 from keras_grow import runs
 
+pytestmark = pytest.mark.long
+
 cifar, common = recipe("cifar"), recipe("common")
 
 SMALL = "--model small --epochs 3 --every 1 --batch-size 64 --method net2wider".split()

@@ -15,6 +15,8 @@ from small_cifar import recipe
 
 from keras_grow import runs
 
+pytestmark = pytest.mark.long
+
 digits = recipe("digits")
 
 EPOCHS, EVERY, WIDTH = 4, 1, 3

@@ -13,6 +13,8 @@ from small_cifar import images, recipe, write_npz
 import keras_grow
 from keras_grow.saliency.maps import saliency_maps
 
+pytestmark = pytest.mark.long
+
 saliency, data = recipe("saliency"), recipe("data")
 
 EXAMPLES = 12
