@@ -29,7 +29,7 @@ import keras
 import measure
 import numpy as np
 import zoo
-import zoo_ops  # noqa: F401  (it enters its models)
+import zoo_parts
 
 import keras_grow
 from keras_grow import GrowableModel, methods
@@ -102,7 +102,7 @@ def batch(model: keras.Model, count: int = 4, seed: int = 0) -> tuple[Any, Any]:
     """Draws inputs, and targets of the outputs' shapes: lists where there are several."""
     rng = np.random.default_rng(seed)
     inputs = [
-        rng.integers(1, zoo.VOCABULARY, (count, *tensor.shape[1:]))
+        rng.integers(1, zoo_parts.VOCABULARY, (count, *tensor.shape[1:]))
         if "int" in tensor.dtype
         else rng.standard_normal((count, *tensor.shape[1:]), dtype="float32")
         for tensor in model.inputs

@@ -1,145 +1,33 @@
 """Small models of the kinds that people build, as they write them: what `sweep.py` grows.
 
 Each function returns a plain Keras model of which nothing is known to this package but layers and
-`keras.ops`, and whose outputs are no probabilities: a saturated softmax would hide an error. Layers
-of one's own are registered, as a user would.
+`keras.ops`, and whose outputs are no probabilities: a saturated softmax would hide an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import keras
+import zoo_ops
 from keras import layers as kl
 from keras import ops
-
-import keras_grow
-
-VOCABULARY = 20
-MODELS: dict[str, Callable[[], keras.Model]] = {}
-
-
-def entry(name: str):
-    """Enters a function that builds a model."""
-
-    def enter(build):
-        MODELS[name] = build
-        return build
-
-    return enter
-
-
-@keras.saving.register_keras_serializable("zoo")
-class Positions(kl.Layer):
-    """Adds a vector to each position of a sequence."""
-
-    def build(self, shape):
-        self.positions = self.add_weight(shape=shape[1:], initializer="uniform", name="positions")
-
-    def call(self, inputs):
-        return inputs + self.positions
-
-
-@keras.saving.register_keras_serializable("zoo")
-class ClassToken(kl.Layer):
-    """Puts a vector in front of a sequence."""
-
-    def build(self, shape):
-        shape = (1, 1, shape[-1])
-        self.token = self.add_weight(shape=shape, initializer="uniform", name="token")
-
-    def call(self, inputs):
-        tokens = ops.broadcast_to(self.token, (ops.shape(inputs)[0], 1, inputs.shape[-1]))
-        return ops.concatenate([tokens, inputs], axis=1)
-
-    def compute_output_shape(self, shape):
-        return (shape[0], shape[1] + 1, shape[2])
-
-
-@keras.saving.register_keras_serializable("zoo")
-class TokensAndPositions(kl.Layer):
-    """The vector of a token, and the vector of its position."""
-
-    def __init__(self, length, width, **kwargs):
-        super().__init__(**kwargs)
-        self.length, self.width = length, width
-        self.tokens = kl.Embedding(VOCABULARY, width)
-        self.positions = kl.Embedding(length, width)
-
-    def build(self, shape):
-        self.tokens.build(shape)
-        self.positions.build(shape)
-
-    def call(self, inputs):
-        return self.tokens(inputs) + self.positions(ops.arange(self.length))
-
-    def compute_output_shape(self, shape):
-        return (*shape, self.width)
-
-    def get_config(self):
-        return {**super().get_config(), "length": self.length, "width": self.width}
-
-
-@keras.saving.register_keras_serializable("zoo")
-class Scale(kl.Layer):
-    """LayerScale: a learned number for each channel."""
-
-    def build(self, shape):
-        start = keras.initializers.Constant(0.1)
-        self.gamma = self.add_weight(shape=shape[-1:], initializer=start, name="gamma")
-
-    def call(self, inputs):
-        return inputs * self.gamma
-
-
-@keras.saving.register_keras_serializable("zoo")
-class DropPath(kl.Layer):
-    """StochasticDepth: leaves a branch out at times, in training."""
-
-    def call(self, inputs, training=None):
-        kept = ops.floor(keras.random.uniform((1,)) + 0.9)
-        return inputs * kept / 0.9 if training else inputs
-
-
-@keras.saving.register_keras_serializable("zoo")
-class Sample(kl.Layer):
-    """Draws from a normal distribution of given mean and log variance."""
-
-    def call(self, inputs, training=None):
-        mean, log_variance = inputs
-        noise = keras.random.normal(ops.shape(mean)) if training else 0.0
-        return mean + ops.exp(log_variance / 2) * noise
-
-
-keras_grow.register_layer(Positions, through={"positions": -1}, linear=True)
-keras_grow.register_layer(ClassToken, through={"token": -1}, linear=True)
-keras_grow.register_layer(
+from zoo_parts import (
+    VOCABULARY,
+    ClassToken,
+    DropPath,
+    Models,
+    Positions,
+    Sample,
+    Scale,
     TokensAndPositions,
-    output={"tokens.embeddings": -1, "positions.embeddings": -1},
-    size="width",
-    linear=True,
+    classify,
+    image,
+    tokens,
 )
-keras_grow.register_layer(Scale, through={"gamma": -1})
-keras_grow.register_layer(DropPath)
-keras_grow.register_layer(Sample, like=kl.Add)
+
+MODELS = Models()
 
 
-def image(size=8, channels=3):
-    return keras.Input((size, size, channels))
-
-
-def tokens(length=8):
-    return keras.Input((length,), dtype="int32")
-
-
-def classify(inputs, x, classes=3):
-    """Pools over what positions there are, and ends."""
-    if len(x.shape) > 2:
-        x = ops.mean(x, axis=tuple(range(1, len(x.shape) - 1)))
-    return keras.Model(inputs, kl.Dense(classes, name="head")(x))
-
-
-@entry("1-D CNN")
+@MODELS.entry("1-D CNN")
 def conv1d():
     x = inputs = keras.Input((16, 2))
     for filters in (8, 12):
@@ -148,7 +36,7 @@ def conv1d():
     return keras.Model(inputs, kl.Dense(3)(kl.Dense(12, "relu")(kl.Flatten()(x))))
 
 
-@entry("WaveNet-like")
+@MODELS.entry("WaveNet-like")
 def wavenet():
     inputs = keras.Input((16, 2))
     x, skips = kl.Conv1D(8, 2, padding="causal")(inputs), []
@@ -162,7 +50,7 @@ def wavenet():
     return keras.Model(inputs, kl.Conv1D(4, 1)(kl.Conv1D(10, 1, activation="relu")(x)))
 
 
-@entry("3-D CNN")
+@MODELS.entry("3-D CNN")
 def conv3d():
     x = inputs = keras.Input((6, 6, 6, 1))
     for filters in (6, 8):
@@ -171,7 +59,7 @@ def conv3d():
     return keras.Model(inputs, kl.Dense(3)(kl.GlobalAveragePooling3D()(x)))
 
 
-@entry("U-Net")
+@MODELS.entry("U-Net")
 def unet():
     x = inputs = image()
     skips = []
@@ -187,7 +75,7 @@ def unet():
     return keras.Model(inputs, kl.Conv2D(1, 1)(x))
 
 
-@entry("autoencoder")
+@MODELS.entry("autoencoder")
 def autoencoder():
     x = inputs = image(8, 1)
     for filters in (6, 8):
@@ -199,7 +87,7 @@ def autoencoder():
     return keras.Model(inputs, kl.Conv2D(1, 3, padding="same")(x))
 
 
-@entry("GAN generator")
+@MODELS.entry("GAN generator")
 def generator():
     inputs = keras.Input((5,))
     x = kl.Reshape((2, 2, 12))(kl.Dense(48, use_bias=False)(inputs))
@@ -210,7 +98,7 @@ def generator():
     return keras.Model(inputs, kl.Conv2DTranspose(1, 3, padding="same", activation="tanh")(x))
 
 
-@entry("VAE")
+@MODELS.entry("VAE")
 def vae():
     x = inputs = image(8, 1)
     for filters in (6, 8):
@@ -223,21 +111,21 @@ def vae():
     return keras.Model(inputs, kl.Conv2DTranspose(1, 3, padding="same")(x))
 
 
-@entry("LSTM classifier")
+@MODELS.entry("LSTM classifier")
 def lstm():
     inputs = tokens()
     x = kl.LSTM(8, return_sequences=True)(kl.Embedding(VOCABULARY, 6, mask_zero=True)(inputs))
     return keras.Model(inputs, kl.Dense(3)(kl.LSTM(6)(x)))
 
 
-@entry("GRU classifier")
+@MODELS.entry("GRU classifier")
 def gru():
     inputs = tokens()
     x = kl.GRU(8)(kl.SpatialDropout1D(0.1)(kl.Embedding(VOCABULARY, 6)(inputs)))
     return keras.Model(inputs, kl.Dense(3)(kl.Dense(6, "relu")(x)))
 
 
-@entry("bidirectional classifier")
+@MODELS.entry("bidirectional classifier")
 def bidirectional():
     inputs = tokens()
     x = kl.Bidirectional(kl.LSTM(5, return_sequences=True))(kl.Embedding(VOCABULARY, 6)(inputs))
@@ -255,7 +143,7 @@ def block(x, heads=2, hidden=16, **attention):
     return x + kl.Dropout(0.1)(kl.Dense(x.shape[-1])(y))
 
 
-@entry("ViT")
+@MODELS.entry("ViT")
 def vit():
     inputs = image()
     x = kl.Reshape((16, 8))(kl.Conv2D(8, 2, strides=2, name="patches")(inputs))
@@ -265,7 +153,7 @@ def vit():
     return keras.Model(inputs, kl.Dense(3)(kl.LayerNormalization()(x)[:, 0]))
 
 
-@entry("text transformer")
+@MODELS.entry("text transformer")
 def text_transformer():
     inputs = tokens()
     x = TokensAndPositions(8, 8)(inputs)
@@ -273,7 +161,7 @@ def text_transformer():
     return classify(inputs, kl.Dense(6, "relu")(kl.LayerNormalization()(x)))
 
 
-@entry("text transformer, normalised sums")
+@MODELS.entry("text transformer, normalised sums")
 def post_norm_transformer():
     inputs = tokens()
     x = TokensAndPositions(8, 8)(inputs)
@@ -282,7 +170,7 @@ def post_norm_transformer():
     return classify(inputs, kl.Dense(6, "relu")(x))
 
 
-@entry("MLP-Mixer")
+@MODELS.entry("MLP-Mixer")
 def mixer():
     inputs = image()
     x = kl.Reshape((16, 8))(kl.Conv2D(8, 2, strides=2)(inputs))
@@ -293,7 +181,7 @@ def mixer():
     return classify(inputs, kl.LayerNormalization()(x))
 
 
-@entry("GPT-like")
+@MODELS.entry("GPT-like")
 def gpt():
     inputs = tokens()
     x = TokensAndPositions(8, 8)(inputs)
@@ -302,7 +190,7 @@ def gpt():
     return keras.Model(inputs, kl.Dense(VOCABULARY)(kl.LayerNormalization()(x)))
 
 
-@entry("GPT-like, tied embedding")
+@MODELS.entry("GPT-like, tied embedding")
 def tied_gpt():
     inputs, embedding = tokens(), kl.ReversibleEmbedding(VOCABULARY, 8)
     x = Positions()(embedding(inputs))
@@ -311,7 +199,7 @@ def tied_gpt():
     return keras.Model(inputs, embedding(kl.LayerNormalization()(x), reverse=True))
 
 
-@entry("ResNeXt block")
+@MODELS.entry("ResNeXt block")
 def resnext():
     inputs = image()
     x = kl.Conv2D(12, 3, padding="same", activation="relu")(inputs)
@@ -321,7 +209,7 @@ def resnext():
     return classify(inputs, kl.ReLU()(kl.Add()([x, y])))
 
 
-@entry("GroupNormalization net")
+@MODELS.entry("GroupNormalization net")
 def group_normalization():
     x = inputs = image()
     for filters in (8, 12):
@@ -330,7 +218,7 @@ def group_normalization():
     return classify(inputs, x)
 
 
-@entry("siamese")
+@MODELS.entry("siamese")
 def siamese():
     inputs = [image(), image()]
     encoder = keras.Sequential(
@@ -341,7 +229,7 @@ def siamese():
     return keras.Model(inputs, kl.Dense(1)(x))
 
 
-@entry("transfer learning")
+@MODELS.entry("transfer learning")
 def transfer():
     inner = image()
     x = kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(8, 3)(inner)))
@@ -351,14 +239,14 @@ def transfer():
     return keras.Model(inputs, kl.Dense(3)(kl.Dense(6, "relu")(kl.Dropout(0.2)(x))))
 
 
-@entry("Sequential in Functional")
+@MODELS.entry("Sequential in Functional")
 def sequential_inside():
     inputs = keras.Input((6,))
     tower = keras.Sequential([kl.Dense(8, "relu"), kl.Dense(6, "relu")])
     return keras.Model(inputs, kl.Dense(2)(kl.Dense(5, "tanh")(tower(inputs))))
 
 
-@entry("TimeDistributed")
+@MODELS.entry("TimeDistributed")
 def time_distributed():
     inputs = keras.Input((4, 6, 6, 2))
     x = kl.TimeDistributed(kl.Conv2D(6, 3, activation="relu"))(inputs)
@@ -366,7 +254,7 @@ def time_distributed():
     return keras.Model(inputs, kl.Dense(3)(kl.LSTM(6)(x)))
 
 
-@entry("ConvLSTM")
+@MODELS.entry("ConvLSTM")
 def conv_lstm():
     inputs = keras.Input((3, 6, 6, 2))
     x = kl.ConvLSTM2D(4, 3, padding="same", return_sequences=True)(inputs)
@@ -374,7 +262,7 @@ def conv_lstm():
     return keras.Model(inputs, kl.Conv2D(1, 1)(kl.Conv2D(4, 3, padding="same")(x)))
 
 
-@entry("SpectralNormalization net")
+@MODELS.entry("SpectralNormalization net")
 def spectral():
     x = inputs = image()
     for filters in (6, 8):
@@ -383,7 +271,7 @@ def spectral():
     return keras.Model(inputs, kl.SpectralNormalization(kl.Dense(1))(kl.Flatten()(x)))
 
 
-@entry("separable net")
+@MODELS.entry("separable net")
 def separable():
     x = inputs = image()
     for filters in (16, 24):
@@ -392,7 +280,7 @@ def separable():
     return classify(inputs, x)
 
 
-@entry("ConvNeXt block")
+@MODELS.entry("ConvNeXt block")
 def convnext():
     inputs = image()
     x = kl.LayerNormalization()(kl.Conv2D(8, 2, strides=2)(inputs))
@@ -401,3 +289,6 @@ def convnext():
         y = kl.Dense(8)(kl.Dense(16, "gelu")(y))
         x = x + DropPath()(Scale()(y))
     return keras.Model(inputs, kl.Dense(3)(kl.LayerNormalization()(kl.GlobalAveragePooling2D()(x))))
+
+
+MODELS |= zoo_ops.MODELS
