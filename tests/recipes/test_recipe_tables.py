@@ -8,7 +8,7 @@ from small_cifar import recipe, small_network, write_npz
 
 from keras_grow import runs
 
-tables, cifar = recipe("tables"), recipe("cifar")
+tables, cells, cifar = recipe("tables"), recipe("cells"), recipe("cifar")
 
 PRESET = "train-examples=100 epochs=2 every=1 batch-size=64 test-every=2"
 ROWS = ["--only", "vgg16", "random", "static-flops", "neither", "--tables", "1", "--seeds", "0"]
@@ -36,7 +36,7 @@ def data(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(cifar.MODELS, "vgg16", (small_network, 4))
         patch.setitem(tables.PRESETS, "quick", PRESET)
-        patch.setattr(tables.subprocess, "Popen", InProcess)
+        patch.setattr(cells.subprocess, "Popen", InProcess)
         yield write_npz(tmp_path_factory.mktemp("cifar10"), "cifar10", 150, 50)
 
 
@@ -61,7 +61,7 @@ def test_rows_of_the_tables():
 
 def test_published_numbers():
     found = [
-        tables.PAPER.get(tables.Row(*names.split()))
+        tables.PAPER.get(cells.Row(*names.split()))
         for names in (
             "cifar10 vgg16 firefly both",
             "cifar100 mobilenet splitting neither",
@@ -97,7 +97,7 @@ def test_every_cell_is_a_command_that_the_recipe_takes(preset, tmp_path):
     args = tables.parse(["--preset", preset, "--tables", "1", "2", "3", "--out", str(tmp_path)])
     for row in args.rows:
         if not row.size_of:
-            asked = cifar.parse(tables.options(row, 3, args, minutes=5))
+            asked = cifar.parse(cells.options(row, 3, args, minutes=5))
             named = (asked.dataset, asked.model, asked.method, asked.seed, asked.minutes)
             assert named == (row.dataset, row.model, row.method, 3, 5)
             assert asked.penalty == (row.setting != "neither")
@@ -125,7 +125,7 @@ def test_settings_of_ones_own_are_rows_of_the_kind_that_they_are_for():
     )
     assert list(static) == ["always"] and list(grown) == ["parted", "noisy", "neither"]
     parted, noisy = (
-        cifar.parse(tables.options(grown[name], 0, args, 5)) for name in ("parted", "noisy")
+        cifar.parse(cells.options(grown[name], 0, args, 5)) for name in ("parted", "noisy")
     )
     found = cifar.penalty(parted)
     assert (found.measure, found.per, found.weight) == ("energy", "neuron", 0.1)
@@ -211,7 +211,7 @@ def test_a_damaged_cell_is_named_and_left(finished):
 def test_a_failing_cell_is_told(data, tmp_path):
     options = [*ROWS, "--data", str(data), "--out", str(tmp_path / "out")]
     with pytest.raises(
-        tables.CellError, match=r"random-neither-seed0 failed \(exit status 1\): [\s\S]*log\.txt"
+        cells.CellError, match=r"random-neither-seed0 failed \(exit status 1\): [\s\S]*log\.txt"
     ):
         tables.main([*options, "--train-examples", "99999"])
 
@@ -233,10 +233,10 @@ def test_a_cell_that_begins_while_another_fails_is_ended(tmp_path, monkeypatch):
 
         terminate = property(lambda self: self.ended.set)
 
-    monkeypatch.setattr(tables.subprocess, "Popen", Process)
-    cells = [(args.rows[0], seed) for seed in args.seeds]
-    with pytest.raises(tables.CellError, match=r"failed \(exit status 9\)"):
-        tables.Cells(args).run(cells)
+    monkeypatch.setattr(cells.subprocess, "Popen", Process)
+    three = [(args.rows[0], seed) for seed in args.seeds]
+    with pytest.raises(cells.CellError, match=r"failed \(exit status 9\)"):
+        cells.Cells(args).run(three)
     assert len(started) <= 2
 
 
@@ -249,7 +249,7 @@ def made(accuracies, seconds, flops=2e12):
 
 
 def test_gains_are_paired_by_seed(tmp_path):
-    rows = [tables.Row("cifar10", "vgg16", "firefly", s) for s in ("neither", "both")]
+    rows = [cells.Row("cifar10", "vgg16", "firefly", s) for s in ("neither", "both")]
     values = {"neither": made([50, 52, 54], 100), "both": made([51, 52, 56], 103)}
     for row in rows:
         for seed, run in enumerate(values[row.setting]):
@@ -264,7 +264,7 @@ def test_gains_are_paired_by_seed(tmp_path):
 
 
 def test_a_run_that_broke_down_has_no_similarity(tmp_path):
-    row = tables.Row("cifar10", "vgg16", "random", "neither")
+    row = cells.Row("cifar10", "vgg16", "random", "neither")
     for seed, run in enumerate(made([50, 10], 100)):
         run.history["similarity"] = [0.2, None if seed else 0.3]
         runs.write(tmp_path / row.folder(seed) / "results.json", run)
