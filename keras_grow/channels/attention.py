@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -97,7 +98,7 @@ def _outputs(walk: Walk, call: Call, query: Channels | None) -> Channels | None:
     outputs = walk.produce(layer, shape[-1], len(shape) - 1)
     if isinstance(layer, keras.layers.GroupQueryAttention):
         reason = f"`{layer.name}` puts out as many channels as its query has"
-        return walk.tie([query, outputs], reason)
+        return walk.tie([outputs, query and replace(query, normalised=False)], reason)
     return outputs
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,9 @@ import keras
 from keras import layers as kl
 
 from keras_grow.channels.graph import ChannelGraph
-from keras_grow.channels.layer_table import ROWS
+from keras_grow.channels.layer_table import ROWS, as_called
 from keras_grow.core import keras_private
-from keras_grow.core.index_maps import AxisChannels, length_at
+from keras_grow.core.index_maps import length_at
 from keras_grow.utils.checks import check_positive_int
 
 # A training step computes the activations, the gradients of the activations and the gradients of
@@ -110,22 +110,24 @@ def flops_at(graph: ChannelGraph, widths: Mapping[str, int]) -> int:
     >>> flops_at(find_groups(model), wider) == forward_flops(keras_grow.models.VGG16(width=32))
     True
     """
-    shapes = {
-        id(item.variable): _shape_at(item.variable, item.axes, widths) for item in graph.variables
-    }
-    tensors = (tensor for call in graph.calls for tensor in (*call.inputs, *call.outputs))
-    for tensor in tensors:
-        channels = graph.tensors.get(id(tensor))
-        shapes[id(tensor)] = _shape_at(tensor, [channels] if channels else [], widths)
-    return sum(_call_flops(call, shapes) for call in graph.calls)
+    axes = {id(item.variable): item.axes for item in graph.variables}
+    axes |= {key: (channels,) for key, channels in graph.tensors.items()}
+
+    def shape_of(array: Any) -> tuple:
+        shape = list(array.shape)
+        for axis in axes.get(id(array), ()):
+            shape[axis.axis] = length_at(axis.segments, widths)
+        return tuple(shape)
+
+    return sum(_call_flops(call, shape_of) for call in graph.calls)
 
 
-def _shape_at(array: Any, axes: Sequence[AxisChannels], widths: Mapping[str, int]) -> tuple:
-    """Returns the shape of a variable or a symbolic tensor, with groups of other widths."""
-    shape = list(array.shape)
-    for axis in axes:
-        shape[axis.axis] = length_at(axis.segments, widths)
-    return tuple(shape)
+# Returns the shape of a variable or of a symbolic tensor: the present one, or another.
+ShapeOf = Callable[[Any], tuple]
+
+
+def _present_shape(array: Any) -> tuple:
+    return tuple(array.shape)
 
 
 class _At:
@@ -133,66 +135,60 @@ class _At:
 
     Args:
         held: A layer, or a variable.
-        shapes: `id` of a variable -> its shape.
+        shape_of: Returns the shape of a variable.
     """
 
-    def __init__(self, held: Any, shapes: Mapping[int, tuple]):
-        self._held, self._shapes = held, shapes
+    def __init__(self, held: Any, shape_of: ShapeOf):
+        self._held, self._shape_of = held, shape_of
 
     @property
     def shape(self) -> tuple:
         """The shape of a variable."""
-        return self._shapes.get(id(self._held), tuple(self._held.shape))
+        return self._shape_of(self._held)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._held, name)
         known = isinstance(value, (keras.Variable, kl.Layer))
-        return _At(value, self._shapes) if known else value
+        return _At(value, self._shape_of) if known else value
 
 
 # Products of activations with each other: nothing in their weights shows them.
 _UNKNOWN = (kl.Dot, kl.Attention, kl.AdditiveAttention)
 
 
-def _call_flops(call: keras_private.Call, shapes: Mapping[int, tuple] | None = None) -> int:
-    """Counts one call of one layer.
-
-    Args:
-        call: The call.
-        shapes: `id` of a variable or of a symbolic tensor -> its shape, where it isn't the present
-            one.
-    """
-    layer, shapes = call.operation, shapes or {}
+def _call_flops(call: keras_private.Call, shape_of: ShapeOf = _present_shape) -> int:
+    """Counts one call of one layer, or of a model that is still one call."""
+    layer = call.operation
     if isinstance(layer, keras.Model):
-        return forward_flops(layer)
-    inner = keras_private.inner_calls(_at_shapes(call, shapes))
+        if not _is_functional(layer):
+            return forward_flops(layer)  # which refuses it
+        return sum(_call_flops(each, shape_of) for each in keras_private.calls_of(layer))
+    inner = keras_private.inner_calls(_at_shapes(call, shape_of))
     if inner:
-        return _times_called(call) * sum(_call_flops(each, shapes) for each in inner)
+        return _times_called(call) * sum(_call_flops(each, shape_of) for each in inner)
     row = next((ROWS[kind] for kind in type(layer).__mro__ if kind in ROWS), None)
+    row = row and as_called(row, call)
     if row is None or row.multiply_adds is None:
         _check_cheap(layer)
         return 0
-    held = _At(layer, shapes)
+    held = _At(layer, shape_of)
     passed = (call.inputs[0], call.outputs[0])
-    inputs, outputs = (_elements(layer, shapes.get(id(t), t.shape)) for t in passed)
+    inputs, outputs = (_elements(layer, shape_of(tensor)) for tensor in passed)
     count = row.multiply_adds(held, inputs, outputs)
     if row.between_inputs is not None:
         tensors = {n: t for n, t in call.named.items() if isinstance(t, keras.KerasTensor)}
-        named = {name: shapes.get(id(t), t.shape) for name, t in tensors.items()}
+        named = {name: shape_of(tensor) for name, tensor in tensors.items()}
         for shape in named.values():
             _elements(layer, shape)
         count += row.between_inputs(held, named)
     return 2 * count
 
 
-def _at_shapes(call: keras_private.Call, shapes: Mapping[int, tuple]) -> keras_private.Call:
+def _at_shapes(call: keras_private.Call, shape_of: ShapeOf) -> keras_private.Call:
     """Returns a call on tensors of other shapes."""
 
     def moved(tensors: Sequence) -> list:
-        return [
-            keras.KerasTensor(shapes.get(id(t), t.shape), t.dtype, record_history=False)
-            for t in tensors
-        ]
+        return [keras.KerasTensor(shape_of(t), t.dtype, record_history=False) for t in tensors]
 
     return replace(call, inputs=moved(call.inputs), outputs=moved(call.outputs))
 

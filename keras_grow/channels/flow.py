@@ -66,7 +66,9 @@ def convolve_groups(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     """
     layer, groups = call.operation, _in_groups(walk, call, inputs)
     if inputs[0] is None:
-        walk.reasons[layer.name] = f"what comes into the groups of `{layer.name}` can't grow"
+        walk.reasons[walk.name_of(layer)] = (
+            f"what comes into the groups of `{layer.name}` can't grow"
+        )
     return groups and _several(groups, layer.filters // layer.groups)
 
 
@@ -121,6 +123,8 @@ def einsum_dense(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
         made, role = label, "through"
         outputs = Channels(labels_out.index(label), channels.segments)
         walk.carry(layer, outputs)
+        if label in (*kernel,):
+            walk.unsettle([outputs], f"`{layer.name}` weighs each of them")
     else:
         made, role, outputs = new[-1] if new else None, "output", None
         axes = [(kernel.find(label) - len(kernel), channels, "input", 0.0)] if label else []
@@ -130,6 +134,8 @@ def einsum_dense(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     if made is not None and made in (*kernel,):
         axes.append((kernel.find(made) - len(kernel), outputs, role, 0.0))
     walk.add_variable(layer, "kernel", axes, True)
+    if label in labels_out and layer.bias_axes and label not in (*layer.bias_axes,):
+        walk.unsettle([outputs], f"`{layer.name}` adds the same to all of them")
     if made is not None and made in (*(layer.bias_axes or ""),):
         axis = labels_out.index(made) - _rank(call)
         walk.add_variable(layer, "bias", [(axis, outputs, "output", 0.0)])
@@ -188,7 +194,16 @@ def spectral(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     (inner,) = inner_calls(call)
     (outputs,) = walk.visit(walk, inner, inputs)
     walk.carry(layer, outputs)
-    if outputs is None or layer.kernel.shape[-1] != outputs.width:
+    kernels = [
+        axes for each, name, axes, _ in walk.variables if (each, name) == (layer.layer, "kernel")
+    ]
+    made = [
+        channels
+        for axes in kernels
+        for axis, channels, role, *_ in axes
+        if (axis, role) == (-1, "output")
+    ]
+    if outputs is None or not any(made):
         reason = f"`{layer.name}` normalises a kernel whose last axis isn't theirs"
         return walk.refuse(layer, [*inputs, outputs], reason)
     walk.add_variable(layer, "vector_u", [(-1, outputs, "output", 0.0)])

@@ -60,7 +60,10 @@ def join(walk: Walk, call: Call, inputs: Inputs) -> Channels | None:
     rank = len(call.outputs[0].shape)
     labels = tuple(range(rank))
     operands = operands_of(call, inputs, lambda _, value: labels[rank - len(value.shape) :])
-    return meet(walk, call, operands, labels)
+    outputs = meet(walk, call, operands, labels)
+    if any(isinstance(value, (int, float)) for value in call.arguments):
+        walk.unsettle([outputs], f"`{call.operation.name}` joins all of them with a number")
+    return outputs
 
 
 def meet(

@@ -208,6 +208,7 @@ _OF_EACH_RANK = {
     "GlobalMaxPooling": _GLOBAL_MAX_POOLING,
 }
 # Preprocessing that does the same to each channel. Not in every Keras 3.
+_PICTURE = Row(flow.carry, axis=flow.format_axis)
 _PICTURES = (
     "CenterCrop RandomBrightness RandomContrast RandomCrop RandomElasticTransform RandomErasing "
     "RandomFlip RandomGaussianBlur RandomInvert RandomPerspective RandomPosterization "
@@ -308,16 +309,15 @@ ROWS |= {
     for n in (1, 2, 3)
     if hasattr(kl, f"{name}{n}D")
 }
-ROWS |= {getattr(kl, name): _POSITIONS for name in _PICTURES.split() if hasattr(kl, name)}
+ROWS |= {getattr(kl, name): _PICTURE for name in _PICTURES.split() if hasattr(kl, name)}
 for _name, _row in {  # not in every Keras 3
-    # Its cost depends on how it is called.
     "ReversibleEmbedding": replace(
         _EMBEDDING,
-        multiply_adds=None,
         reverse=Row(
             flow.unembed,
             axis=flow.last_axis,
             variables={"reverse_embeddings": Axes(input=-2, kernel=True)},
+            multiply_adds=products.unembed,
         ),
     ),
     "RMSNormalization": Row(streams.uncentred, multiply_adds=products.none, linear=True),
@@ -335,6 +335,11 @@ def row_of(operation: Any) -> Row | None:
     row = ROWS.get(type(operation))
     several = row is not None and row.grouped and getattr(operation, "groups", 1) > 1
     return row.grouped if several else row
+
+
+def as_called(row: Row, call: Call) -> Row:
+    """Returns the row of a layer for one of the ways in which it can be called."""
+    return row.reverse if row.reverse and call.named.get("reverse") else row
 
 
 def acts_as(operation: Any) -> str | None:

@@ -12,7 +12,7 @@ from keras_grow.channels import flow, joins, moves
 # Functions of one entry, which act on each channel alone: activations.
 _ACTIVATIONS = (
     "Abs Absolute Arcsinh Arctan Cast Cbrt Celu Copy Cos Cosh Elu Erf Erfc Exp Exp2 Expm1 Fabs "
-    "Gelu HardShrink HardSigmoid HardSilu HardTanh LeakyRelu Log Log1p LogSigmoid Mish Negative "
+    "Gelu HardShrink HardSigmoid HardSilu HardTanh LeakyRelu Log Log1p LogSigmoid Negative "
     "Reciprocal Relu Relu6 Rsqrt Selu Sigmoid Silu Sin Sinh SoftShrink Softplus Softsign "
     "SparsePlus SparseSigmoid Sqrt Square Squareplus Tan Tanh TanhShrink Threshold"
 )

@@ -46,7 +46,14 @@ def einsum_dense(layer: Any, inputs: int, outputs: int) -> int:
 def recurrent(layer: Any, inputs: int, outputs: int) -> int:
     """One step of a cell: each weight is used once, or once per position of a convolution."""
     weights = math.prod(layer.kernel.shape) + math.prod(layer.recurrent_kernel.shape)
+    if len(layer.kernel.shape) == 2:
+        return weights
     return weights * (outputs // layer.recurrent_kernel.shape[-2])
+
+
+def unembed(layer: Any, inputs: int, outputs: int) -> int:
+    """Each output is a sum over the channels of an embedding."""
+    return layer.embeddings.shape[-1] * outputs
 
 
 def none(layer: Any, inputs: int, outputs: int) -> int:

@@ -49,7 +49,10 @@ def _normalised(
     if channels is None:
         return None
     if _axes(layer, len(call.inputs[0].shape)) != {channels.axis} or not walk.is_one(channels):
+        walk.unsettle([channels], f"`{layer.name}` does not keep their mean")
         return joins.along_an_axis(walk, call, inputs)
+    if channels.normalised:  # what is zero then is not the mean of the others
+        walk.unsettle([channels], f"`{layer.name}` normalises what is normalised already")
     walk.carry(layer, channels)
     walk.silence(channels, fresh)
     if scale:

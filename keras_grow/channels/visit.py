@@ -9,7 +9,7 @@ import keras
 from keras import layers as kl
 
 from keras_grow.channels import flow
-from keras_grow.channels.layer_table import Axes, Row, row_of
+from keras_grow.channels.layer_table import Axes, Row, as_called, row_of
 from keras_grow.channels.walk import Channels, Walk
 from keras_grow.core import keras_private
 from keras_grow.core.keras_private import Call, layers_within
@@ -37,8 +37,7 @@ def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
 
 def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | list | None:
     layer, row = call.operation, row_of(call.operation)
-    if row is not None and row.reverse and call.named.get("reverse"):
-        row = row.reverse
+    row = row and as_called(row, call)
     graph = keras_private.graph_called(layer, call.inputs)
     if graph is not None:  # within a wrapper, say: elsewhere only its calls are seen
         walk.maps.update(zip(map(id, graph.inputs), inputs, strict=True))
@@ -56,12 +55,12 @@ def _visit(walk: Walk, call: Call, inputs: flow.Inputs) -> Channels | list | Non
     spaces = len(walk.spaces)
     outputs = row.flow(walk, call, inputs)
     if isinstance(outputs, list):  # what it holds are layers, which have rows of their own
-        return [_kept_normalised(walk, row, layer, inputs, each) for each in outputs]
+        return [_settled(walk, row, layer, inputs, each, spaces) for each in outputs]
     for argument in ("activation", "recurrent_activation"):
         reason = _activation_reason(layer, argument)
         if reason:
             walk.freeze([outputs], reason)
-    outputs = _kept_normalised(walk, row, layer, inputs, outputs)
+    outputs = _settled(walk, row, layer, inputs, outputs, spaces)
     holds = row.variables or id(layer) in walk.holders
     if holds or getattr(layer, row.size or "", None) is not None:
         walk.seen[id(layer), id(row)] = (inputs, outputs, _rank(call))
@@ -152,15 +151,39 @@ def _freeze_untouchable(walk: Walk, layer: kl.Layer, maps: list) -> None:
         walk.freeze(maps, f"`{layer.name}` has LoRA weights")
 
 
-def _kept_normalised(
-    walk: Walk, row: Row, layer: Any, inputs: flow.Inputs, outputs: Channels | None
+def _settled(
+    walk: Walk,
+    row: Row,
+    layer: Any,
+    inputs: flow.Inputs,
+    outputs: Channels | None,
+    opened: int,
 ) -> Channels | None:
-    """Returns what goes out, with whether it is still normalised or still has the mean it had."""
+    """Returns what goes out, with whether fresh channels are zero there.
+
+    Notes where they are neither zero, as out of a normalisation, nor the mean of the others, as in
+    the stream before it.
+
+    Args:
+        walk: The walk.
+        row: The row of the layer.
+        layer: The layer.
+        inputs: What came in.
+        outputs: What goes out.
+        opened: The number of the first space that the layer has opened: what it makes itself isn't
+            what came in, also where it is tied to that.
+    """
     keeps_mean = row.linear and _is_linear(getattr(layer, "activation", None))
-    stays = outputs is not None and _stays_normalised(walk, inputs, outputs)
-    if stays and (keeps_mean or _is_zero_at_zero(layer)):
-        return replace(outputs, normalised=True)
-    if not keeps_mean:
+    if outputs is None:
+        return None
+    passes = _spaces(walk, inputs, normalised=True) & _spaces(walk, [outputs])
+    if passes and not _spaces(walk, walk.opened_since(opened)) & _spaces(walk, [outputs]):
+        adds_nothing = not row.variables and id(layer) not in walk.holders
+        all_zero = all(channels is not None and channels.normalised for channels in inputs)
+        if all_zero and ((keeps_mean and adds_nothing) or _is_zero_at_zero(layer)):
+            return replace(outputs, normalised=True)
+        walk.unsettle([outputs], f"`{layer.name}` changes what is normalised")
+    elif not keeps_mean:
         walk.unsettle([outputs], f"`{layer.name}` does not keep their mean")
     return outputs
 
@@ -178,11 +201,10 @@ def _is_zero_at_zero(layer: Any) -> bool:
     return isinstance(layer, (kl.LeakyReLU, kl.ELU, kl.PReLU))
 
 
-def _stays_normalised(walk: Walk, inputs: flow.Inputs, outputs: Channels) -> bool:
-    """Tells whether the channels that go out are those that came in, normalised all of them."""
-    known = [channels for channels in inputs if channels is not None and channels.normalised]
-    spaces = {id(space) for channels in known for space in walk.spaces_of(channels)}
-    return len(known) == len(inputs) and {id(s) for s in walk.spaces_of(outputs)} <= spaces
+def _spaces(walk: Walk, maps: flow.Inputs, normalised: bool = False) -> set[int]:
+    """Returns the `id` of each group along maps: along those that are normalised, if asked so."""
+    known = [m for m in maps if m is not None and (m.normalised or not normalised)]
+    return {id(space) for channels in known for space in walk.spaces_of(channels)}
 
 
 def _activation_reason(layer: Any, argument: str = "activation") -> str | None:

@@ -205,7 +205,9 @@ def widen_array(
                 part = _laid_out(added[path], channels, widenings, group, array)
                 for other in axes:
                     if other is not channels:
-                        part = widen_axis(part, other, widenings, exponents)
+                        # A fresh channel that is the mean of the others is so in what is added.
+                        value = other.fresh if np.isnan(other.fresh) else 0.0
+                        part = widen_axis(part, other, widenings, exponents, value)
                 result = result + part
     factor = math.prod(growth_of(each.segments, widenings) ** each.growth for each in axes)
     if factor == 1 or not exponents.rescaling:

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from keras import layers as kl
 
-from keras_grow import models
-from keras_grow.channels.flops import forward_flops, training_flops
+from keras_grow import GrowableModel, models
+from keras_grow.channels.flops import flops_at, forward_flops, training_flops
+from keras_grow.channels.graph import find_groups
 
 # VGG16 at width 16: positions x window x in x out, multiply-adds.
 VGG16_MULTIPLY_ADDS = (
@@ -141,3 +142,41 @@ def test_bad_examples(examples, error):
     model = keras.Sequential([keras.Input((4,)), kl.Dense(3)])
     with pytest.raises(error, match="`examples` must be a positive integer"):
         training_flops(model, examples)
+
+
+def wide(layer, width, shape=(4, 6)):
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, kl.Dense(2, name="head")(kl.Flatten()(layer(width)(inputs))))
+
+
+def inner_model(width):
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, kl.Dense(width, name="out")(kl.Dense(width, name="in")(inputs)))
+
+
+WRAPPED = {
+    "dense": lambda w: kl.TimeDistributed(kl.Dense(w)),
+    "model": lambda w: kl.TimeDistributed(inner_model(w)),
+    "sequential": lambda w: kl.TimeDistributed(
+        keras.Sequential([keras.Input((6,)), kl.Dense(w), kl.Dense(w)])
+    ),
+    "lstm": lambda w: kl.LSTM(w, return_sequences=True),
+    "cells": lambda w: kl.RNN([kl.LSTMCell(w), kl.GRUCell(w)], return_sequences=True),
+    "both ways": lambda w: kl.Bidirectional(kl.GRU(w), merge_mode="sum"),
+    "attention": lambda w: lambda x: kl.MultiHeadAttention(w, w, output_shape=w)(x, x),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_plan_counts_what_the_grown_model_costs(name):
+    model = GrowableModel.from_keras(wide(WRAPPED[name], 3))
+    graph = find_groups(model)
+    planned = flops_at(graph, dict.fromkeys(graph.growable, 6))
+    assert planned == forward_flops(wide(WRAPPED[name], 6)) > forward_flops(model)
+
+
+def test_an_embedding_that_is_used_again_counts_as_it_is_called():
+    inputs = keras.Input((5,), dtype="int32")
+    embedding = kl.ReversibleEmbedding(7, 4)
+    model = keras.Model(inputs, embedding(embedding(inputs), reverse=True))
+    assert forward_flops(model) == 2 * 5 * 7 * 4

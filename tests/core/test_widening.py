@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_grow.core.index_maps import AxisChannels, Segment
+from keras_grow.core.index_maps import MEAN, AxisChannels, Segment
 from keras_grow.core.widening import PARAMETER, Exponents, Widening, by_group, widen_array
 
 WIDTHS = {"a": 3, "b": 2}
@@ -193,3 +193,24 @@ def test_what_is_added_must_fit():
     widening = Widening("a", [0, 1, 1], incoming={"w": np.ones(2)})
     with pytest.raises(ValueError, match="must have 3 entries"):
         widen_array(np.ones(2), [axis], {"a": widening}, path="w")
+
+
+def test_a_fresh_channel_is_the_mean_of_the_others_in_what_is_added_too():
+    """Widening both groups at once, and one after the other, give the same kernel."""
+    array = np.arange(6.0).reshape(2, 3)
+    added = np.zeros((3, 3))
+    added[2] = [1, 2, 6]
+    a = Widening("a", [0, 1, -1], outgoing={"w": added})
+    s = Widening("s", [0, 1, 2, -1])
+
+    def axes(width):
+        return [
+            AxisChannels(-2, (Segment("a", width),), "input"),
+            AxisChannels(-1, (Segment("s", 3),), "output", MEAN),
+        ]
+
+    at_once = widen_array(array, axes(2), by_group([a, s]), path="w")
+    one_by_one = widen_array(array, axes(2), by_group([a]), path="w")
+    one_by_one = widen_array(one_by_one, axes(3), by_group([s]), path="w")
+    np.testing.assert_allclose(at_once, one_by_one)
+    np.testing.assert_allclose(at_once[:, 3], at_once[:, :3].mean(1))

@@ -66,7 +66,8 @@ def calls_of(model: keras.Model, within: str = "") -> list[Call]:
     calls = []
     for placed in placed_nodes(model, within):
         node = placed.node
-        passed = tuple(keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
+        arguments = (node.arguments.args, node.arguments.kwargs)
+        passed = tuple(keras.tree.flatten(placed.outside(arguments)))
         named = placed.outside(named_arguments(node))
         tensors = placed.inputs, placed.outputs
         calls.append(Call(node.operation, *tensors, passed, placed.name, named))
