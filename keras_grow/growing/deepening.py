@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,30 +19,30 @@ from keras_grow.backend import strategy_scope
 from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core import keras_private
 from keras_grow.growing.blocks import name_apart
-from keras_grow.growing.sharing import models_calling
+from keras_grow.growing.sharing import follow, models_calling, models_sharing
 from keras_grow.growing.slots import rebuild
+from keras_grow.growing.transaction import Transaction
 
 
-@contextmanager
-def deepened(
-    model: keras.Model, after: str, block: keras.Model
-) -> Iterator[tuple[ExitStack, dict[str, Any]]]:
-    """Puts a block behind a layer of a model, or changes nothing.
+def deepen(
+    steps: Transaction, model: keras.Model, after: str, block: keras.Model
+) -> dict[str, Any]:
+    """Puts a block behind a layer of a model.
 
     Whatever reads the layer's output reads the block's then, in other models too that hold these
     calls. Optimizers get slots for the new variables and keep the others.
 
     Args:
+        steps: The transaction that this is a step of.
         model: The model.
         after: Name of the layer.
         block: The block, which isn't to be used for anything else.
 
-    Yields:
-        The stack of what is called to undo it, to which the body may add; and what a growth event
-        says of the block.
+    Returns:
+        What a growth event says of the block.
 
     Raises:
-        ValueError: if nothing can follow the layer. Nothing is changed then.
+        ValueError: if nothing can follow the layer.
     """
     tensor = check_after(model, after)
     name_apart(block, model)
@@ -52,40 +51,29 @@ def deepened(
     start, end = block.inputs[0], block.outputs[0]
     own = [(node, start, tensor) for node in keras_private.readers_of(block, start)]
     readers = keras_private.readers_of(model, tensor)
-    with ExitStack() as undo:
-        _rewire(undo, model, readers, [*own, *((node, tensor, end) for node in readers)])
-        yield (
-            undo,
-            {
-                "after": after,
-                "position": position,
-                "output": keras_private.maker_of(end).name,
-                "config": config,
-                "groups": _same_groups(graph, find_groups(model)),
-                "weights": _places(weights, model.weights),
-            },
-        )
-        undo.pop_all()
+    _rewire(steps, model, readers, [*own, *((node, tensor, end) for node in readers)])
+    return {
+        "after": after,
+        "position": position,
+        "output": keras_private.maker_of(end).name,
+        "config": config,
+        "groups": _same_groups(graph, find_groups(model)),
+        "weights": _places(weights, model.weights),
+    }
 
 
-@contextmanager
-def shallower(model: keras.Model, event: Mapping[str, Any]) -> Iterator[ExitStack]:
-    """Takes a block out of a model again, or changes nothing.
+def take_out(steps: Transaction, model: keras.Model, event: Mapping[str, Any]) -> None:
+    """Takes a block out of a model again.
 
     Args:
+        steps: The transaction that this is a step of.
         model: The model, as it was after the block was put in.
-        event: What `deepened` said of the block.
-
-    Yields:
-        The stack of what is called to undo it.
+        event: What `deepen` said of the block.
     """
     before = keras_private.output_of(model, event["after"])
     end = keras_private.output_of(model, event["output"])
     readers = keras_private.readers_of(model, end)
-    with ExitStack() as undo:
-        _rewire(undo, model, readers, [(node, end, before) for node in readers])
-        yield undo
-        undo.pop_all()
+    _rewire(steps, model, readers, [(node, end, before) for node in readers])
 
 
 def check_after(model: keras.Model, after: str) -> keras.KerasTensor:
@@ -123,16 +111,16 @@ def _position(model: keras.Model, name: str) -> int:
     return [operation.name for operation in model.operations].index(name)
 
 
-def _rewire(undo: ExitStack, model: keras.Model, shared: Sequence, moves: Sequence) -> None:
+def _rewire(steps: Transaction, model: keras.Model, shared: Sequence, moves: Sequence) -> None:
     """Has calls read other tensors, and all models that hold them know of it.
 
     Args:
-        undo: Where it is noted how to undo each step.
+        steps: The transaction.
         model: The model.
         shared: The calls that other models may hold.
         moves: Calls, each with the tensor that it reads and the one that it is to read.
     """
-    calling, holding = models_calling(model, shared)
+    undo, (calling, holding) = steps.undo, models_calling(model, shared)
     for each in holding:
         undo.callback(keras_private.forget_compiled_functions, each)
     optimizers = {id(m.optimizer): m for m in holding if getattr(m, "optimizer", None)}
@@ -142,16 +130,41 @@ def _rewire(undo: ExitStack, model: keras.Model, shared: Sequence, moves: Sequen
     for each in optimizers:
         for part in keras_private.optimizers_of(each.optimizer):
             undo.callback(keras_private.hold_optimizer(part))
+    _renew(steps, model, shared)
     for move in moves:
-        undo.callback(keras_private.redirect(*move))
+        keras_private.redirect(undo, *move)
     for each in calling:
-        undo.callback(keras_private.remap(each))
+        keras_private.remap(undo, each)
     for each, known, had in zip(optimizers, trained, before, strict=True):
         with strategy_scope(each):
             rebuild(each.optimizer, _to_train(each, known, had))
     for each in holding:
         keras_private.know_layers(each)
         keras_private.forget_compiled_functions(each)
+
+
+def _renew(steps: Transaction, model: keras.Model, calls: Sequence) -> None:
+    """Has variables of some calls hold other tensors, equal to those that they held.
+
+    A function that somebody has traced knows nothing of a block: as after a growth, it fails at its
+    next use. Where a call has no variables, those of the calls before it are taken.
+    """
+    operations = [each for call in calls for each in keras_private.nearest_with_weights(call)]
+    variables = {id(v): v for operation in operations for v in operation.variables}.values()
+    others = models_sharing(model, list(variables))
+    steps.undo.callback(follow, model, others)
+    models = [m for m in (model, *others) if getattr(m, "optimizer", None) and m.optimizer.built]
+    parts = {id(p): p for m in models for p in keras_private.optimizers_of(m.optimizer)}.values()
+    for part in parts:
+        steps.undo.callback(keras_private.put_back_keys, part, keras_private.keys_of(part))
+    with strategy_scope(model):
+        for variable in variables:
+            steps.hold(variable)
+            keras_private.resize(variable, variable.numpy())
+    for part in parts:
+        keras_private.rekey(part)
+    for other in others:
+        keras_private.forget_compiled_functions(other)
 
 
 def _trained_by(optimizer: Any) -> list[keras.Variable]:

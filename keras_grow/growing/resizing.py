@@ -1,71 +1,59 @@
-"""Applies widenings to a live model: everything is computed first, then swapped in.
-
-If anything fails on the way, the model and its optimizer are put back as they were.
-"""
+"""Applies widenings to a live model: everything is computed first, then swapped in."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping, Sequence
 
 import keras
 import numpy as np
 
-from keras_grow.backend import make_unusable, strategy_scope
+from keras_grow.backend import strategy_scope
 from keras_grow.channels.graph import ChannelGraph, LayerSize
 from keras_grow.core import keras_private
 from keras_grow.core.index_maps import group_positions, growth_of, length_at
 from keras_grow.core.widening import Widening, by_group, widen_array
 from keras_grow.growing.sharing import follow, models_sharing
 from keras_grow.growing.slots import WidenedVariable, widen_slots
+from keras_grow.growing.transaction import Transaction
 
 
-@contextmanager
-def widened(
-    model: keras.Model, graph: ChannelGraph, widenings: Sequence[Widening]
-) -> Iterator[ExitStack]:
-    """Widens channel groups of a model, with all that depends on their width, or changes nothing.
+def widen(
+    steps: Transaction, model: keras.Model, graph: ChannelGraph, widenings: Sequence[Widening]
+) -> None:
+    """Widens channel groups of a model, with all that depends on their width.
 
-    Variables, optimizer and layers stay the same objects. Whatever is raised in the body, an
-    interrupt included, undoes it all.
+    Variables, optimizer and layers stay the same objects.
 
     Args:
+        steps: The transaction that this is a step of.
         model: The model.
         graph: Its channel groups, as `find_groups(model)` returns them.
         widenings: At most one widening per group.
 
-    Yields:
-        The stack of what is called to undo it: the body adds how to undo what it does itself.
-
     Raises:
         ValueError: if a widening does not fit its group, or a layer can't be called at its new
-            width, or another model could not that holds some of the layers. Nothing is changed
-            then.
+            width, or another model could not that holds some of the layers.
     """
     chosen = by_group(widenings)
     variables = _widen_variables(graph, chosen)
     others = models_sharing(model, [item.variable for item in variables])
-    with ExitStack() as undo:
-        undo.callback(follow, model, others)
-        before = _swap_in(undo, [model, *others], graph, chosen, variables)
-        keras_private.check_calls(model, _operations_around(graph, set(chosen)))
-        follow(model, others)
-        yield undo
-        undo.pop_all()
-    for held in before:
-        make_unusable(held.value)
+    steps.undo.callback(follow, model, others)
+    _swap_in(steps, [model, *others], graph, chosen, variables)
+    keras_private.check_calls(model, _operations_around(graph, set(chosen)))
+    follow(model, others)
 
 
 def widen_model(model: keras.Model, graph: ChannelGraph, widenings: Sequence[Widening]) -> None:
-    """Widens a copy of a model, for a method to try: see `widened`.
+    """Widens a copy of a model, for a method to try: see `widen`.
 
     It isn't tried whether the layers can be called, and nobody else holds them.
     """
     chosen = by_group(widenings)
     variables = _widen_variables(graph, chosen)
-    with ExitStack() as undo:
-        _swap_in(undo, [model], graph, chosen, variables)
-        undo.pop_all()
+    steps = Transaction()
+    with steps.undo:
+        _swap_in(steps, [model], graph, chosen, variables)
+        steps.undo.pop_all()
 
 
 def _operations_around(graph: ChannelGraph, groups: Collection[str]) -> list:
@@ -151,24 +139,22 @@ def _optimizers(models: Sequence[keras.Model]) -> list:
 
 
 def _swap_in(
-    undo: ExitStack,
+    steps: Transaction,
     models: Sequence[keras.Model],
     graph: ChannelGraph,
     chosen: Mapping[str, Widening],
     variables: Sequence[WidenedVariable],
-) -> list[keras_private.Held]:
-    """Replaces values of variables and of slots, and sizes; returns the values from before.
-
-    How to undo a step is noted before the step is taken: an interrupt can come between any two.
+) -> None:
+    """Replaces values of variables and of slots, and sizes.
 
     Args:
-        undo: Where it is noted.
+        steps: The transaction.
         models: The model, then those whose optimizers train its variables too.
         graph: The model's channel groups.
         chosen: Group name -> widening.
         variables: The variables with their new values.
     """
-    model, optimizers = models[0], _optimizers(models)
+    model, optimizers, undo = models[0], _optimizers(models), steps.undo
     slots = [slot for o in optimizers for slot in widen_slots(o, variables, chosen)]
     values = [(item.variable, item.after) for item in variables] + slots
     sizes = [size for size in graph.sizes if any(s.group in chosen for s in size.segments)]
@@ -177,11 +163,9 @@ def _swap_in(
     undo.callback(keras_private.refresh_shapes, model)
     for part in parts:
         undo.callback(keras_private.put_back_keys, part, keras_private.keys_of(part))
-    before: list[keras_private.Held] = []
     with strategy_scope(model):
         for variable, value in values:
-            before.append(keras_private.hold(variable))
-            undo.callback(keras_private.put_back, before[-1])
+            steps.hold(variable)
             keras_private.resize(variable, value)
     for size in sizes:
         present = getattr(size.layer, size.attribute)
@@ -191,4 +175,3 @@ def _swap_in(
         keras_private.rekey(part)
     keras_private.refresh_shapes(model)
     keras_private.forget_compiled_functions(model)
-    return before

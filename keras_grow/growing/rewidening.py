@@ -8,8 +8,7 @@ from where it lies now, and undoes its scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import keras
@@ -18,9 +17,10 @@ import numpy as np
 from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core.index_maps import AxisChannels, length_at
 from keras_grow.core.widening import Exponents, Widening, widen_array
-from keras_grow.growing.deepening import shallower
+from keras_grow.growing.deepening import take_out
 from keras_grow.growing.events import GrowthEvent
-from keras_grow.growing.resizing import widened
+from keras_grow.growing.resizing import widen
+from keras_grow.growing.transaction import Transaction
 
 Shapes = list[tuple[int, ...]]
 
@@ -190,47 +190,39 @@ def undone(widening: Widening, width: int) -> Widening:
     return Widening(widening.group, sources, 1 / np.where(scale == 0, 1.0, scale))
 
 
-@contextmanager
-def at_growths(
+def go_to_growths(
+    steps: Transaction,
     model: keras.Model,
     graph: ChannelGraph,
     events: Sequence[GrowthEvent],
     growths: int,
     number: int,
-) -> Iterator[ExitStack]:
-    """Takes a model to the widths that it had after some number of growths, or changes nothing.
+) -> None:
+    """Takes a model to the widths that it had after some number of growths.
 
     Its weights are then to be set; the optimizer's slots are those of the channels that it keeps.
-    Whatever is raised in the body undoes it all, weights included that the body has set.
 
     Args:
+        steps: The transaction that this is a step of; it undoes what weights are then set, too.
         model: The model.
         graph: Its channel groups.
         events: Its growths, and those that it has been taken back from.
         growths: How many of them it has now.
         number: How many of them it is to have.
-
-    Yields:
-        The stack of what is called to undo it.
     """
-    held = [(variable, variable.numpy()) for variable in model.weights]
-    with ExitStack() as undo, ExitStack() as steps:
-        for variable, value in held:  # last of all, when they have their shapes again
-            undo.callback(variable.assign, value)
-        if number > growths:
-            chosen = combined(events[growths:number])
-            steps.enter_context(widened(model, graph, list(chosen.values())))
-        for part in reversed(_parts(events[number:growths])):
-            if part[0].block is not None:
-                steps.enter_context(shallower(model, part[0].block))
-                graph = find_groups(model)
-                continue
+    for variable in model.weights:  # last of all, when they have their shapes again
+        steps.undo.callback(variable.assign, variable.numpy())
+    if number > growths:
+        chosen = combined(events[growths:number])
+        widen(steps, model, graph, list(chosen.values()))
+    for part in reversed(_parts(events[number:growths])):
+        if part[0].block is not None:
+            take_out(steps, model, part[0].block)
+        else:
             widths = _widths_at(part, len(part), 0)
             chosen = {name: undone(w, widths[name]) for name, w in combined(part).items()}
-            steps.enter_context(widened(model, graph, list(chosen.values())))
-            graph = find_groups(model)
-        yield undo
-        undo.pop_all()
+            widen(steps, model, graph, list(chosen.values()))
+        graph = find_groups(model)
 
 
 def _parts(events: Sequence[GrowthEvent]) -> list[list[GrowthEvent]]:

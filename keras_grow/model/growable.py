@@ -18,11 +18,12 @@ from keras_grow.channels.report import GrowthReport, report, why_nothing_grows
 from keras_grow.growing import conversion
 from keras_grow.growing.agreement import agree_on_weights, agreed
 from keras_grow.growing.blocks import identity_block, moments, residual_block
-from keras_grow.growing.deepening import check_after, deepened
+from keras_grow.growing.deepening import check_after, deepen
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.failures import check_finite, explained
-from keras_grow.growing.resizing import widened
+from keras_grow.growing.resizing import widen
 from keras_grow.growing.slots import check_slots
+from keras_grow.growing.transaction import transaction
 from keras_grow.methods import GrowthMethod
 from keras_grow.methods.base import check_choice
 from keras_grow.methods.scoring_data import ScoringData, as_scoring_data
@@ -188,16 +189,17 @@ class GrowableModel(GrownModel):
         started = time.perf_counter()
         rng = np.random.default_rng([method.seed, len(self.growth_history)])
         data = self._data_for(method, data)
-        with explained(f"Growing model `{self.name}` by '{method.name}'"):
+        what = f"Growing model `{self.name}` by '{method.name}'"
+        with transaction() as steps, explained(what):
             widenings = choose_all(method, graph, budget, rng, data) if budget.neurons else []
             widenings = agreed(self, widenings)
             chosen = time.perf_counter()
             if not widenings:
                 return None
             check_choice(method, budget, widenings)
-            with widened(self, graph, widenings) as undo:
-                self.put_back_with(undo)
-                self._record(graph, widenings, method, rate, epoch, (started, chosen))
+            self.put_back_with(steps.undo)
+            widen(steps, self, graph, widenings)
+            self._record(graph, widenings, method, rate, epoch, (started, chosen))
         event = self.growth_history[-1]
         if self.fit_context is not None:
             self.fit_context.tell_of_growth(event)
@@ -259,7 +261,7 @@ class GrowableModel(GrownModel):
         check_finite(self)
         check_slots(self.optimizer)
         started = time.perf_counter()
-        with explained(f"Deepening model `{self.name}` after '{after}'"):
+        with transaction() as steps, explained(f"Deepening model `{self.name}` after '{after}'"):
             with strategy_scope(self):
                 if branch is not None:
                     block = residual_block(self, after, tensor, branch)
@@ -268,21 +270,21 @@ class GrowableModel(GrownModel):
             agree_on_weights(self, block)
             before, parameters = self.widths, count_weights(self.trainable_variables)
             chosen = time.perf_counter()
-            with deepened(self, after, block) as (undo, description):
-                self.put_back_with(undo)
-                event = GrowthEvent(
-                    epoch,
-                    "deepen",
-                    0.0,
-                    before,
-                    self.widths,
-                    parameters,
-                    count_weights(self.trainable_variables),
-                    seconds_choosing=chosen - started,
-                    seconds_widening=time.perf_counter() - chosen,
-                    block=description,
-                )
-                self.note_growth(event)
+            self.put_back_with(steps.undo)
+            description = deepen(steps, self, after, block)
+            event = GrowthEvent(
+                epoch,
+                "deepen",
+                0.0,
+                before,
+                self.widths,
+                parameters,
+                count_weights(self.trainable_variables),
+                seconds_choosing=chosen - started,
+                seconds_widening=time.perf_counter() - chosen,
+                block=description,
+            )
+            self.note_growth(event)
         event = self.growth_history[-1]
         if self.fit_context is not None:
             self.fit_context.tell_of_growth(event)

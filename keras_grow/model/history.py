@@ -15,7 +15,8 @@ from keras_grow.channels.graph import find_groups
 from keras_grow.core import keras_private
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.failures import explained
-from keras_grow.growing.rewidening import at_growths, growths_before, widen_weights
+from keras_grow.growing.rewidening import go_to_growths, growths_before, widen_weights
+from keras_grow.growing.transaction import transaction
 from keras_grow.growing.weight_loading import all_or_nothing, check_save_path, check_shapes
 from keras_grow.model.training import PenalisedModel
 from keras_grow.penalty.window import PenaltyWindow, penalised_kernels
@@ -113,11 +114,9 @@ class GrownModel(PenalisedModel):
             check_shapes(self, weights)
             super().set_weights(weights)
             return
-        with (
-            explained(f"Taking model `{self.name}` to other widths"),
-            at_growths(self, graph, events, growths, number) as undo,
-        ):
-            self.put_back_with(undo)
+        with transaction() as steps, explained(f"Taking model `{self.name}` to other widths"):
+            self.put_back_with(steps.undo)
+            go_to_growths(steps, self, graph, events, growths, number)
             super().set_weights(weights)
             # Blocks that are taken out are gone, with what came after them.
             undone = tuple(takewhile(lambda event: event.block is None, events[number:]))

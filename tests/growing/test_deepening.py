@@ -193,6 +193,29 @@ def test_a_step_is_that_of_a_model_built_so_deep(optimizer):
             np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="not in this Keras")
+def test_an_optimizer_of_blocks_alone_that_come_and_go(tmp_path):
+    adam, sgd = keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.05, momentum=0.9)
+    model = relu_mlp()
+    of_blocks = keras.optimizers.OptimizerMap(sgd, {"block.*": adam})
+    model.compile(keras.optimizers.MultiOptimizer(of_blocks), "mse", run_eagerly=True)
+    start = train(model).get_weights()
+    for number in range(2):
+        model.set_weights(start)
+        train(model)
+        model.deepen("hidden0", lambda x, n=number: keras.layers.Dense(4, name=f"block{n}")(x))
+        assert [v.path for v in train(model).optimizer.variables if "block" in v.path] == [
+            f"adam/block{number}_{what}" for what in
+            ("kernel_momentum", "kernel_velocity", "bias_momentum", "bias_velocity")
+        ]  # fmt: skip
+    model.grow(0.5, Net2Wider(noise=0, seed=1))
+    train(model).save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    data = data_of(model)
+    assert_all_equal(arrays(loaded.optimizer.variables), arrays(model.optimizer.variables))
+    assert_all_equal(train(loaded, data).get_weights(), train(model, data).get_weights())
+
+
 def test_an_average_of_new_weights_starts_at_the_weights():
     model = train(compiled(relu_mlp(), "adam"))
     model.deepen("hidden0")
@@ -394,6 +417,37 @@ def test_a_failure_on_the_way_changes_nothing(monkeypatch):
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
     model.deepen("hidden0", branch)
     train(model)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("after", ["hidden0", "relu"])
+def test_a_step_that_was_traced_before_fails(after):
+    import tensorflow as tf
+
+    x = inputs = keras.Input((5,))
+    x = keras.layers.Dense(4, name="hidden0")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.Dropout(0.5, name="dropout")(x)  # reads it, and has no weights
+    model = compiled(GrowableModel(inputs, keras.layers.Dense(2, name="head")(x)), "adam")
+    x, y = data_of(train(model))
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(model(x, training=True) - y))
+        variables = model.trainable_variables
+        model.optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+
+    step()
+    before = outputs(model)
+    model.deepen(after, branch)
+    weights = model.get_weights()
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        step()
+    assert_all_equal(model.get_weights(), weights)
+    np.testing.assert_allclose(outputs(model), before, atol=1e-6)
+    tf.function(step.python_function)()  # traced anew
+    assert np.any(model.get_weights()[0] != weights[0])
 
 
 def test_a_sequential_model_of_the_same_calls():

@@ -227,7 +227,7 @@ def test_a_failure_within_fit(monkeypatch):
 def interrupt_at_line(number, function):
     """Calls a function, and raises KeyboardInterrupt at the n-th line run in the package.
 
-    Counting starts where arrays begin to be swapped in: before, nothing has been touched.
+    Counting starts where arrays or calls begin to be swapped: before, nothing has been touched.
 
     Returns:
         The number of lines that were run, without an interrupt; otherwise it raises.
@@ -237,7 +237,7 @@ def interrupt_at_line(number, function):
     def trace(frame, event, argument):
         if not frame.f_code.co_filename.startswith(package):
             return None
-        started = lines[0] or frame.f_code.co_name == "_swap_in"
+        started = lines[0] or frame.f_code.co_name in ("_swap_in", "_rewire")
         if event == "line" and started:
             lines[0] += 1
             if lines[0] == number:
@@ -253,31 +253,51 @@ def interrupt_at_line(number, function):
     return lines[0]
 
 
+def to_grow(model):
+    return lambda: model.grow(0.5, methods.Net2Wider(seed=1))
+
+
+def to_deepen(model):
+    return lambda: model.deepen("hidden0", lambda x: keras.layers.Dense(x.shape[-1])(x))
+
+
+def to_go_back(model):
+    """Through two growths and a block."""
+    weights = model.get_weights()
+    to_grow(model)()
+    to_deepen(model)()
+    to_grow(model)()
+    return lambda: model.set_weights(weights)
+
+
+EVERY_LINE = [pytest.param(c, 1, marks=pytest.mark.slow) for c in (to_grow, to_deepen, to_go_back)]
+
+
 @pytest.mark.parametrize(
-    "stride", [pytest.param(23, marks=pytest.mark.long), pytest.param(1, marks=pytest.mark.slow)]
+    ("change_of", "stride"),
+    [
+        pytest.param(to_grow, 11, marks=pytest.mark.long),
+        pytest.param(to_deepen, 47, marks=pytest.mark.long),
+        pytest.param(to_go_back, 47, marks=pytest.mark.long),
+        *EVERY_LINE,
+    ],
 )
-def test_an_interrupt_between_any_two_lines(stride):
-    """Either the model is as it was, or it has grown: never half of it."""
+def test_an_interrupt_between_any_two_lines(change_of, stride):
+    """Either the model is as it was, or it has changed: never half of it."""
     model = trained(mlp())
-    method = methods.Net2Wider(seed=1)
-
-    def grow():
-        model.grow(0.5, method)
-
+    change = change_of(model)
+    before, layers, history = state_of(model), model.layers, model.growth_history
     line = 1
-    while True:
-        before = state_of(model)
+    while model.growth_history == history:
         try:
-            interrupt_at_line(line, grow)
+            interrupt_at_line(line, change)
         except KeyboardInterrupt:
-            if len(model.growth_history) > 1:  # it came too late
-                break
-            assert_same_state(before, state_of(model))
-            line += stride
-        else:  # there is no such line
-            break
+            if model.growth_history == history:
+                assert_same_state(before, state_of(model))
+                assert model.layers == layers
+                line += stride
     assert line > 150
-    (_, event) = model.growth_history
-    assert model.widths == event.widths_after
+    if model.growth_history[1:]:
+        assert model.widths == model.growth_history[-1].widths_after
     model.train_on_batch(*data_for(model))
-    model.grow(0.5, method)
+    to_grow(model)()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import keras
@@ -20,10 +19,11 @@ from keras_grow.callbacks.backup import keras_callbacks
 from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core import keras_private
 from keras_grow.core.widening import Widening
-from keras_grow.growing.deepening import block_of, deepened
+from keras_grow.growing.deepening import block_of, deepen
 from keras_grow.growing.events import GrowthEvent
-from keras_grow.growing.resizing import widened
+from keras_grow.growing.resizing import widen
 from keras_grow.growing.rewidening import shapes_at
+from keras_grow.growing.transaction import Transaction, transaction
 from keras_grow.methods.scoring_data import PassingData
 from keras_grow.model import GrowableModel
 
@@ -85,7 +85,7 @@ def restore(
             model.optimizer.build(model.trainable_variables)
     history = [GrowthEvent.from_dict(event) for event in content["growth"]["history"]]
     wanted = list(content["widths"].values())
-    with ExitStack() as steps:
+    with transaction() as steps:
         followed = _put_blocks_in(model, history, steps)
         graph = find_groups(model)
         _check(model, graph, wanted, content, arrays)
@@ -93,7 +93,7 @@ def restore(
         keras_callbacks.check(of_keras, content.get("callbacks of keras", []))
         _restore_callbacks(callbacks, content["callbacks"])
         restore_callbacks_of_keras(of_keras, content, arrays)
-        steps.enter_context(widened(model, graph, _to_widths(graph, wanted)))
+        widen(steps, model, graph, _to_widths(graph, wanted))
         assign_all(model.variables, arrays["model"])
         assign_all(_optimizer_variables(model), arrays["optimizer"])
         # Keras numbers the names that it makes up.
@@ -105,7 +105,7 @@ def restore(
 
 
 def _put_blocks_in(
-    model: GrowableModel, history: Sequence[GrowthEvent], steps: ExitStack
+    model: GrowableModel, history: Sequence[GrowthEvent], steps: Transaction
 ) -> dict[str, str]:
     """Puts the blocks of a run into its model, each at the widths of then.
 
@@ -120,10 +120,10 @@ def _put_blocks_in(
         graph = find_groups(model)
         wanted = list(event.widths_before.values())
         _check_same("groups that can grow", len(wanted), len(graph.growable))
-        steps.enter_context(widened(model, graph, _to_widths(graph, wanted)))
+        widen(steps, model, graph, _to_widths(graph, wanted))
         with strategy_scope(model):
             block = block_of(event.block)
-        _, put_in = steps.enter_context(deepened(model, names[event.block["after"]], block))
+        put_in = deepen(steps, model, names[event.block["after"]], block)
         names[event.block["output"]] = put_in["output"]
     return names
 

@@ -160,6 +160,11 @@ def _chooser(optimizer: Any, trained: Sequence[keras.Variable]) -> Callable[[Any
 @no_automatic_dependency_tracking
 def _take_over(optimizer: Any, record: _Record) -> None:
     """Has an optimizer that was built anew hold what it held before."""
+    if not optimizer.built:  # one of several, and nothing is left that it trains
+        slots = {id(slot) for each in record.slots.values() for slot in each}
+        for name in ("_trainable_variables", *record.slots):
+            setattr(optimizer, name, [])
+        _set_variables(optimizer, [v for v in record.variables if id(v) not in slots])
     made = own_variables(optimizer)[len(record.variables) :]
     if not made:
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import keras
@@ -33,8 +34,19 @@ def readers_of(model: keras.Model, tensor: keras.KerasTensor) -> list:
     return [node for node in nodes_of(model) if any(t is tensor for t in node.input_tensors)]
 
 
-def redirect(node: Any, old: keras.KerasTensor, new: keras.KerasTensor) -> Callable[[], None]:
-    """Has a call take one tensor in place of another; returns how to undo it.
+def nearest_with_weights(node: Any) -> list[keras.Operation]:
+    """Returns the operation of a call, or those before it, whichever are the first with weights."""
+    operation = node.operation
+    if getattr(operation, "variables", ()):
+        return [operation]
+    before = [t._keras_history.operation._inbound_nodes for t in node.input_tensors]
+    makers = [each for nodes, t in zip(before, node.input_tensors, strict=True)
+              for each in nodes if any(out is t for out in each.outputs)]  # fmt: skip
+    return [each for maker in makers for each in nearest_with_weights(maker)]
+
+
+def redirect(undo: ExitStack, node: Any, old: keras.KerasTensor, new: keras.KerasTensor) -> None:
+    """Has a call take one tensor in place of another, once it is noted how to undo it.
 
     Models that hold the call are then to be told by `remap`. Relies on `Node.arguments` and
     `KerasTensor._keras_history` (keras/src/ops/node.py), and on `SymbolicArguments.convert`
@@ -43,16 +55,16 @@ def redirect(node: Any, old: keras.KerasTensor, new: keras.KerasTensor) -> Calla
     arguments = node.arguments
     into_old, into_new = (t._keras_history.operation._outbound_nodes for t in (old, new))
 
-    def undo() -> None:
+    def put_back() -> None:
         node.arguments = arguments
         into_old[:], into_new[:] = before
 
     before = list(into_old), list(into_new)
+    undo.callback(put_back)
     args, kwargs = arguments.convert(lambda value: new if value is old else value)
     node.arguments = SymbolicArguments(*args, **kwargs)
     into_old[:] = [each for each in into_old if each is not node]
     into_new.append(node)
-    return undo
 
 
 def has_calls(model: Any, nodes: Iterable[Any]) -> bool:
@@ -64,8 +76,8 @@ def has_calls(model: Any, nodes: Iterable[Any]) -> bool:
 _MAP = ("_nodes", "_nodes_by_depth", "_operations", "_operations_by_depth")
 
 
-def remap(model: keras.Model) -> Callable[[], None]:
-    """Has a Functional model find its calls and layers anew; returns how to undo it.
+def remap(undo: ExitStack, model: keras.Model) -> None:
+    """Has a Functional model find its calls and layers anew, once it is noted how to undo it.
 
     Its layers are then in the order in which a model that is built of them has them: that of a
     model that is saved and loaded. Relies on `Function.__init__` (keras/src/ops/function.py) and on
@@ -73,16 +85,12 @@ def remap(model: keras.Model) -> Callable[[], None]:
     """
     held = {name: getattr(model, name) for name in _MAP}
     tracked, mapped = list(model._layers), model.layers
-
-    def undo() -> None:
-        _set_map(model, held, tracked)
-
+    undo.callback(_set_map, model, held, tracked)
     found = dict(zip(_MAP, map_graph(model._inputs, model._outputs), strict=True))
     layers = [each for each in found["_operations"] if isinstance(each, keras.Layer)]
     known = {*map(id, mapped), *map(id, layers)}
     beside = [each for each in tracked if id(each) not in known]  # layers that it doesn't call
     _set_map(model, found, layers + beside)
-    return undo
 
 
 def _set_map(model: keras.Model, found: dict[str, Any], layers: list) -> None:
