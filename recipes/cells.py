@@ -79,7 +79,7 @@ class Cells:
         name, minutes = row.folder(seed), (self.args.ends - time.monotonic()) / 60
         folder = self.args.out / name
         waits = row.size_of and not finished(self.args.out / row.size_of.folder(seed))
-        if minutes <= 0 or waits:
+        if minutes < 0.001 or waits:
             return f"{name}: for another time"
         command = [sys.executable, str(CIFAR), *options(row, seed, self.args, minutes)]
         folder.mkdir(exist_ok=True)
@@ -126,7 +126,7 @@ def options(row: Row, seed: int, args: argparse.Namespace, minutes: float) -> li
         if row.method == "static-flops":
             run = runs.read(grown)
             epochs = run.training_flops / run.history["training_flops"][-1]
-            chosen["epochs"] = chosen["test-every"] = max(1, round(epochs))
+            chosen["epochs"] = chosen["test-every"] = math.ceil(epochs)
     else:
         how = ["--method", row.method, *args.settings[row.setting][1]]
     chosen |= {"dataset": row.dataset, "model": row.model, "seed": seed}

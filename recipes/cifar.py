@@ -222,7 +222,7 @@ def method(args: argparse.Namespace) -> keras_grow.GrowthMethod:
     """Returns the growth method."""
     if args.method == "firefly":
         return keras_grow.methods.Firefly(pools=FIREFLY_POOLS.get(args.model))
-    if args.noise is not None:
+    if args.noise is not None:  # `parse` has made sure that the method is this one
         return keras_grow.methods.Net2Wider(noise=args.noise)
     return keras_grow.methods.get(args.method)
 
@@ -267,6 +267,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     _add_growth(parser)
     _add_training(parser)
     args = parser.parse_args(argv)
+    if args.noise is not None and (args.static or args.method != "net2wider"):
+        parser.error("--noise is of the copies that --method net2wider makes: add that")
+    if args.static_penalty != "never" and not args.static:
+        parser.error("--static-penalty is for a --static network: add --static")
     args.out = args.out or common.default_out("cifar")
     if (args.out / runs.RESULTS).exists():
         parser.error(f"--out {args.out} already holds results: name another folder")

@@ -9,10 +9,11 @@
 
 Table 1 is CIFAR-10, Table 2 CIFAR-100: growth methods x networks, without and with the similarity
 penalty. Table 3 has each term of the penalty alone. Two rows are added to the paper's: the final
-size (of `random` without penalty) from the start, for as many epochs and for as many training
-floating-point operations. `--setting` adds rows of one's own, with other options of
-recipes/cifar.py. What is chosen by comparing rows is chosen by held-out images
-(`--validation-examples`).
+size (of `random` without penalty) from the start, for as many epochs and for at least as many
+training floating-point operations. `--setting` adds a row to each method, with other options of
+recipes/cifar.py, `--static-setting` one to each kind of the final size; options that are one word
+take a space before it: " --no-penalty". What is chosen by comparing rows is chosen by held-out
+images (`--validation-examples`).
 
 Each cell is a run of recipes/cifar.py in a process and a folder of its own. What is stopped, by
 `--minutes` or otherwise, is taken up again by the same command: finished cells are kept, the
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import signal
 import sys
 import time
@@ -101,6 +103,9 @@ def main(argv: list[str] | None = None) -> dict:
     """Runs the recipe with command-line arguments, and returns what it writes to the JSON."""
     args = parse(argv)
     common.claim(args.out / "protocol.json", args.protocol)
+    for name, (_, how) in args.settings.items():
+        if name not in SETTINGS:
+            common.claim(args.out / f"setting-{name}.json", {"options": how})
     options = " ".join(f"--{name} {value}" for name, value in args.protocol.items())
     what = f"preset '{args.preset}', recipes/cifar.py {options}"
     print(f"{len(args.rows)} rows of {len(args.seeds)} runs each: {what}", flush=True)
@@ -246,29 +251,53 @@ def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def rows_of(tables: Iterable[int], own: Settings = MappingProxyType({})) -> list[Row]:
+def rows_of(
+    tables: Iterable[int],
+    grown: Settings = MappingProxyType({}),
+    static: Settings = MappingProxyType({}),
+) -> list[Row]:
     """Returns the rows of the paper's tables 1, 2 or 3, each once, with the rows that it lacks.
 
     Args:
         tables: Their numbers.
-        own: Settings of one's own, each a row more of each kind that it is for.
+        grown: Settings of one's own, each a row more of each method, or of the one that it names.
+        static: Settings of one's own, each a row more of each kind of the final size.
     """
-    grown, static = (
-        [name for name, (_, options) in own.items() if ("--static-penalty" in options) is of_static]
-        for of_static in (False, True)
-    )
     rows = []
     for table in sorted(tables):
         dataset = "cifar100" if table == 2 else "cifar10"
         for model in ("vgg16", "mobilenet") if table < 3 else ("vgg16",):
             for method in (*METHODS, *STATIC):
-                settings = ["neither", *static] if method in STATIC else ["neither", "both", *grown]
+                fitting = [n for n, (_, asked) in grown.items() if _fits(asked, method)]
+                settings = ["neither", *(static if method in STATIC else ["both", *fitting])]
                 rows += [
                     Row(dataset, model, method, setting)
                     for setting in (settings if table < 3 else SETTINGS)
                     if table < 3 or Row(dataset, model, method, setting) in PAPER
                 ]
     return list(dict.fromkeys(rows))
+
+
+def _fits(options: Sequence[str], method: str) -> bool:
+    """Tells whether options of recipes/cifar.py may go with a method: --noise is of one."""
+    return method == "net2wider" or "--noise" not in options
+
+
+def _own(given: Iterable[tuple[str, str]], taken: Iterable[str]) -> Settings:
+    """Returns settings of one's own by their names.
+
+    Raises:
+        ValueError: if a name is taken, or can't be part of a folder's.
+    """
+    found: dict[str, tuple[str, list[str]]] = {}
+    for name, options in given:
+        if name in (*taken, *found) or not re.fullmatch(r"[\w.]+", name):
+            raise ValueError(
+                "a setting's name must be of letters, digits, `_` and `.`, and be none of "
+                f"{' '.join((*taken, *found))}. Received: {name}"
+            )
+        found[name] = name, ["--penalty", *options.split()]
+    return found
 
 
 def only(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
@@ -306,7 +335,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--seeds", type=common.count, nargs="+", default=[0, 1, 2], help="one run each")
     add("--schedule", choices=["cosine", "restarts", "hold"], help="paper: cosine, quick: hold")
     own = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "OPTIONS")}
-    add("--setting", **own, help="a row more of each kind, with its name and its options")
+    add("--setting", **own, help="a row more of each method, with its name and its options")
+    add("--static-setting", **own, help="a row more of each kind of the final size")
     add("--train-examples", type=count, help="instead of the preset's")
     add("--validation-examples", type=count, help="hold out so many training images")
     add("--epochs", type=count, help="instead of the preset's")
@@ -328,9 +358,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         chosen["test-every"] = chosen["epochs"]
     args.protocol = {"backend": args.backend, **chosen}
     try:
-        own = {name: (name, ["--penalty", *options.split()]) for name, options in args.setting}
-        args.settings = {**SETTINGS, **own}
-        args.rows = only(rows_of(args.tables, own), args.only)
+        grown = _own(args.setting, SETTINGS)
+        static = _own(args.static_setting, [*SETTINGS, *grown])
+        args.settings = {**SETTINGS, **grown, **static}
+        args.rows = only(rows_of(args.tables, grown, static), args.only)
     except ValueError as error:
         parser.error(str(error))
     return args

@@ -13,7 +13,8 @@ from keras_grow.callbacks import growth_schedules
 from keras_grow.callbacks.growth_schedules import Schedule
 from keras_grow.channels.budget import share_of
 from keras_grow.channels.graph import count_weights
-from keras_grow.growing.deepening import check_after
+from keras_grow.growing.blocks import standard_moments
+from keras_grow.growing.deepening import make_block
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import check_growable_model
@@ -45,8 +46,8 @@ class GrowthCallback(keras.callbacks.Callback):
         multiple_of: What the width of a group that grows is to be a multiple of, such as 8; or
             group name -> that.
         depth: What else each growth does: layer name -> branch, for a block that follows the layer,
-            or `None`, for a block like that of the layer. See `GrowableModel.deepen`. Ceilings
-            don't count blocks.
+            or `None`, for a block like that of the layer. See `GrowableModel.deepen`. A block for
+            which `max_params` or `max_flops` leaves no room stays out.
         verbose: 1 prints a line for each growth, and in a terminal or a notebook a progress bar
             while a long choice of neurons lasts; 0 prints nothing.
 
@@ -98,7 +99,7 @@ class GrowthCallback(keras.callbacks.Callback):
         }
         check_limits({"of": of, **self.limits})
         self.of = of
-        self.depth = _check_depth(depth)
+        self.depth = check_depth(depth)
         self.verbose = verbose
         self._stopped = False
         self._batches = 0
@@ -109,8 +110,8 @@ class GrowthCallback(keras.callbacks.Callback):
         check_growable_model(model, "GrowthCallback")
         if not model.widths:
             raise ValueError(f"Model `{model.name}` has nothing to grow.\n{model.growth_report()}")
-        for name in self.depth:
-            check_after(model, name)
+        for name, branch in self.depth.items():
+            make_block(model, name, branch, standard_moments)
         super().set_model(model)
 
     @property
@@ -163,8 +164,10 @@ class GrowthCallback(keras.callbacks.Callback):
             self._say(f"epoch {epoch}: growth stops at {self._ceiling()}")
             return
         self._say(str(event) + self._shortfall(event))
+        ceilings = {name: self.limits[name] for name in ("max_params", "max_flops")}
         for after, branch in self.depth.items():
-            self._say(str(self.model.deepen(after, branch, epoch=epoch)))
+            event = self.model.deepen(after, branch, epoch=epoch, **ceilings)
+            self._say(str(event or f"epoch {epoch}: no room for a block after `{after}`"))
         collect_garbage()
         self.schedule.grown(epoch)
         if self.penalty is not None:
@@ -231,7 +234,8 @@ class GrowthCallback(keras.callbacks.Callback):
             print(line)
 
 
-def _check_depth(depth: Mapping[str, Callable | None] | None) -> dict[str, Callable | None]:
+def check_depth(depth: Mapping[str, Callable | None] | None) -> dict[str, Callable | None]:
+    """Returns what `depth` says, or says what is wrong with it."""
     if depth is None:
         return {}
     if not isinstance(depth, Mapping):

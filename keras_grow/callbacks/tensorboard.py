@@ -93,7 +93,11 @@ class GrowthTensorBoard(keras.callbacks.Callback):
         self._summaries.close()
 
     def _similarities(self) -> dict[str, np.ndarray]:
+        graph = find_groups(self.model)
+        paths = {id(item.variable): item.path for item in graph.variables}
         return {
-            f"similarity/{kernel.path.removesuffix('/kernel')}": pair_similarities(kernel, *neurons)
-            for kernel, neurons in penalised_kernels(find_groups(self.model))
+            f"similarity/{paths[id(kernel)].removesuffix('/kernel')}": pair_similarities(
+                kernel, *neurons
+            )
+            for kernel, neurons in penalised_kernels(graph)
         }

@@ -8,6 +8,7 @@ them, and a normalisation that is set to the statistics of what comes in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import keras
@@ -74,16 +75,19 @@ def residual_block(
         )
     maker = keras_private.maker_of(tensor)
     inputs = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
-    output = branch(inputs)
-    _check_output(tensor, output)
-    try:
-        part = keras.Model(inputs, output)
-    except ValueError as error:
-        raise ValueError(
-            "`branch` must compute its output from its argument, and from nothing else of a "
-            f"model. {error}"
-        ) from error
-    _check_own(model, part)
+    with ExitStack() as undo:
+        undo.callback(keras_private.hold_calls(model))
+        output = branch(inputs)
+        _check_output(tensor, output)
+        try:
+            part = keras.Model(inputs, output)
+        except ValueError as error:
+            raise ValueError(
+                "`branch` must compute its output from its argument, and from nothing else of a "
+                f"model. {error}"
+            ) from error
+        _check_own(model, part)
+        undo.pop_all()
     _set_to_zero(part)
     policy = getattr(maker, "dtype_policy", None)
     x = keras.layers.Add(name=f"{after}_plus", dtype=policy)([inputs, output])
@@ -174,6 +178,12 @@ def moments(
         squares = squares + np.square(value).sum(0)
     mean = total / count
     return mean, np.maximum(squares / count - mean**2, 0)
+
+
+def standard_moments(tensor: keras.KerasTensor, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a mean of zero and a variance of one, for a block that is only tried."""
+    length = tensor.shape[axis]
+    return np.zeros(length), np.ones(length)
 
 
 def _is_normalisation(layer: Any) -> bool:
@@ -273,7 +283,6 @@ def _check_own(model: keras.Model, part: keras.Model) -> None:
     present = {*map(id, keras_private.layers_within(model))}
     shared = [layer.name for layer in keras_private.layers_within(part) if id(layer) in present]
     if shared:
-        keras_private.forget_calls(part)
         raise ValueError(
             "`branch` must make layers of its own. Received: a branch that calls the model's "
             f"{shared}"

@@ -18,7 +18,7 @@ import keras
 from keras_grow.backend import strategy_scope
 from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core import keras_private
-from keras_grow.growing.blocks import name_apart
+from keras_grow.growing.blocks import Branch, Moments, identity_block, name_apart, residual_block
 from keras_grow.growing.sharing import follow, models_calling, models_sharing
 from keras_grow.growing.slots import rebuild
 from keras_grow.growing.transaction import Transaction
@@ -100,6 +100,32 @@ def check_after(model: keras.Model, after: str) -> keras.KerasTensor:
     return tensor
 
 
+def make_block(
+    model: keras.Model, after: str, branch: Branch | None, moments: Moments
+) -> tuple[keras.Model, str]:
+    """Makes a block that is the identity at first; the model knows nothing of it.
+
+    Args:
+        model: The model.
+        after: Name of a layer.
+        branch: What makes the branch of a residual block, or `None` for a block like that of the
+            layer.
+        moments: See `identity_block`.
+
+    Returns:
+        The block, and the name of the layer that it is to follow.
+
+    Raises:
+        TypeError: if an argument is of the wrong type.
+        ValueError: if nothing can follow the layer, or the block would change the function.
+    """
+    tensor = check_after(model, after)
+    with strategy_scope(model):
+        if branch is None:
+            return identity_block(model, after, moments)
+        return residual_block(model, after, tensor, branch), after
+
+
 def block_of(event: Mapping[str, Any]) -> keras.Model:
     """Makes the block of an event anew, with weights of its own."""
     # A copy: Keras takes out of it what it has read.
@@ -123,6 +149,7 @@ def _rewire(steps: Transaction, model: keras.Model, shared: Sequence, moves: Seq
     undo, (calling, holding) = steps.undo, models_calling(model, shared)
     for each in holding:
         undo.callback(keras_private.forget_compiled_functions, each)
+        undo.callback(keras_private.know_layers, each)
     optimizers = {id(m.optimizer): m for m in holding if getattr(m, "optimizer", None)}
     optimizers = [m for m in optimizers.values() if m.optimizer.built]
     trained = [_trained_by(m.optimizer) for m in optimizers]

@@ -54,7 +54,7 @@ def models_calling(model: keras.Model, calls: Collection) -> tuple[list, list]:
     calling = [model, *(m for m in others if keras_private.has_calls(m, calls))]
     known = {id(m) for m in calling}
     for other in living:
-        if type(other) is keras.Sequential and id(keras_private.graph_of(other)) in known:
+        if isinstance(other, keras.Sequential) and id(keras_private.graph_of(other)) in known:
             raise ValueError(
                 f"Model `{model.name}` is made of the layers of the Sequential model "
                 f"`{other.name}`, which can't get another block. Delete that model, or deepen "

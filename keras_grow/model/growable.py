@@ -11,14 +11,15 @@ import keras
 import numpy as np
 
 from keras_grow import methods
-from keras_grow.backend import strategy_scope, sync_state
+from keras_grow.backend import sync_state
 from keras_grow.channels.budget import count_parameters, plan_budget
+from keras_grow.channels.flops import forward_flops
 from keras_grow.channels.graph import count_weights, find_groups
 from keras_grow.channels.report import GrowthReport, report, why_nothing_grows
 from keras_grow.growing import conversion
 from keras_grow.growing.agreement import agree_on_weights, agreed
-from keras_grow.growing.blocks import identity_block, moments, residual_block
-from keras_grow.growing.deepening import check_after, deepen
+from keras_grow.growing.blocks import moments
+from keras_grow.growing.deepening import check_after, deepen, make_block
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.failures import check_finite, explained
 from keras_grow.growing.resizing import widen
@@ -211,7 +212,9 @@ class GrowableModel(GrownModel):
         branch: Callable[[keras.KerasTensor], keras.KerasTensor] | None = None,
         data: Any = None,
         epoch: int | None = None,
-    ) -> GrowthEvent:
+        max_params: int | None = None,
+        max_flops: int | None = None,
+    ) -> GrowthEvent | None:
         """Puts a block into the model that is the identity at first: the function stays.
 
         The model, its variables, its optimizer and their slots stay the same objects, as by `grow`.
@@ -229,9 +232,13 @@ class GrowableModel(GrownModel):
             data: Batches of training data, where a BatchNormalization is to be passed through: it
                 starts from the statistics of what comes in. Within `fit`, its data by default.
             epoch: Number of epochs completed, for the record.
+            max_params: The most trainable parameters that the model may have afterwards.
+            max_flops: The most floating-point operations that a forward pass may take afterwards,
+                per example.
 
         Returns:
-            What happened. `event.block["output"]` names the layer that the block ends with.
+            What happened, or `None` where a ceiling leaves no room for the block.
+            `event.block["output"]` names the layer that the block ends with.
 
         Raises:
             TypeError: if an argument is of the wrong type.
@@ -251,24 +258,26 @@ class GrowableModel(GrownModel):
         (['hidden', 'hidden_2', 'head'], {'hidden': 4, 'hidden_2': 4})
         """
         epoch = check_epoch(epoch)
+        check_limits({"max_params": max_params, "max_flops": max_flops})
         if not self.compiled:
             raise ValueError(
                 f"Model `{self.name}` must be compiled before it can get deeper, so that its "
                 "optimizer goes along. Call `model.compile(...)` first."
             )
-        tensor = check_after(self, after)
+        check_after(self, after)
         sync_state(self)
         check_finite(self)
         check_slots(self.optimizer)
         started = time.perf_counter()
         with transaction() as steps, explained(f"Deepening model `{self.name}` after '{after}'"):
-            with strategy_scope(self):
-                if branch is not None:
-                    block = residual_block(self, after, tensor, branch)
-                else:
-                    block, after = identity_block(self, after, partial(self._moments, data))
+            block, after = make_block(self, after, branch, partial(self._moments, data))
+            parameters = count_weights(self.trainable_variables)
+            if max_params and parameters + count_weights(block.trainable_variables) > max_params:
+                return None
+            if max_flops and forward_flops(self) + forward_flops(block) > max_flops:
+                return None
             agree_on_weights(self, block)
-            before, parameters = self.widths, count_weights(self.trainable_variables)
+            before = self.widths
             chosen = time.perf_counter()
             self.put_back_with(steps.undo)
             description = deepen(steps, self, after, block)

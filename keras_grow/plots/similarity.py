@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_grow.channels.layer_table import row_of
+from keras_grow.core import keras_private
 from keras_grow.penalty.similarity import pair_similarities
 from keras_grow.plots.curves import curves_of, label_x
 from keras_grow.plots.figure import add_key, draw_curve, labelled_things, new_figure, style_of
@@ -84,8 +85,11 @@ def _similarities(thing: Any, layer: int | str | None) -> np.ndarray:
 
 def _find_kernel(model: keras.Model, layer: int | str | None) -> Any:
     depthwise = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)  # of no neurons
-    layers = [e for e in model.layers if hasattr(e, "kernel") and not isinstance(e, depthwise)]
-    kernels = {each.name: _with_neurons_last(each) for each in layers}
+    kernels = {
+        name: _with_neurons_last(each)
+        for name, each in keras_private.named_layers(model)
+        if hasattr(each, "kernel") and not isinstance(each, depthwise)
+    }
     if not kernels:
         raise ValueError(f"Model {model.name!r} has no layer with a kernel.")
     ordered = list(kernels.values())

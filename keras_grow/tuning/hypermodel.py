@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 
 from keras_grow import methods
 from keras_grow.callbacks import growth_schedules
-from keras_grow.callbacks.growth import GrowthCallback
+from keras_grow.callbacks.growth import GrowthCallback, check_depth
 from keras_grow.callbacks.growth_schedules import Schedule
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import GrowableModel
@@ -48,6 +48,8 @@ _SPACE = {
     "weight_sum": _Hyperparameter(float, "log", lambda v: SimilarityPenalty(weight_sum=v)),
     "weight": _Hyperparameter(float, "log", lambda v: SimilarityPenalty(weight=v)),
     "penalty_epochs": _Hyperparameter(int, "linear", lambda v: SimilarityPenalty(epochs=v)),
+    "measure": _Hyperparameter(str, "", lambda v: SimilarityPenalty(measure=v)),
+    "per": _Hyperparameter(str, "", lambda v: SimilarityPenalty(per=v)),
     "method": _Hyperparameter(str, "", methods.get),
     "rate": _Hyperparameter(float, "linear", check_rate),
     "every": _Hyperparameter(int, "linear", growth_schedules.get),
@@ -57,9 +59,10 @@ _SPACE = {
 class GrowthHyperModel(keras_tuner.HyperModel):
     """A model and how it grows, with hyperparameters for KerasTuner.
 
-    Each of `weight_sum`, `weight`, `penalty_epochs`, `method`, `rate` and `every` is a value, which
-    is then fixed; a tuple `(lowest, highest)`, searched between (the two weights on a logarithmic
-    scale); or a list of values to choose from. Hyperparameters are called like the arguments.
+    Each of `weight_sum`, `weight`, `penalty_epochs`, `measure`, `per`, `method`, `rate` and `every`
+    is a value, which is then fixed; a tuple `(lowest, highest)`, searched between (the two weights
+    on a logarithmic scale); or a list of values to choose from. Hyperparameters are called like the
+    arguments.
 
     Use it with the tuners of this module, `keras_grow.tuning.Hyperband` and so on: they take the
     arguments of KerasTuner's own, and give back models that have grown. Judge by held-out training
@@ -69,7 +72,7 @@ class GrowthHyperModel(keras_tuner.HyperModel):
         build: A function that returns a compiled `GrowableModel`, and takes either nothing or the
             `keras_tuner.HyperParameters`, to add hyperparameters of its own.
         weight_sum: Lambda, weight of Eq. 4. A range can't begin at 0; a list may have it.
-        weight: Weight of the mean |cosine similarity|, Eq. 2. Where both are 0 there's no penalty.
+        weight: Weight of the similarity, Eq. 2. Where both are 0 there's no penalty.
         penalty_epochs: N, the epochs after each growth for which the penalty counts. The next
             growth ends it early, so more than `every` is the same as `every`.
         method: Name of a growth method, or several in a list. An instance can only be fixed.
@@ -82,6 +85,13 @@ class GrowthHyperModel(keras_tuner.HyperModel):
         verbose: 1 prints a line for each growth.
         name: Name of the hypermodel.
         tunable: See `keras_tuner.HyperModel`.
+        measure: What a pair of similar neurons costs, and `per` what it is a mean: see
+            `SimilarityPenalty`.
+        per: See `measure`.
+        of: What the rate is a fraction of: this, and what follows, as for `GrowthCallback`.
+        max_flops: The most floating-point operations that a forward pass may take, per example.
+        multiple_of: What the width of a group that grows is to be a multiple of.
+        depth: What else each growth does: layer name -> branch, or `None`.
 
     Raises:
         TypeError: if an argument, or what `build` returns, is of the wrong type.
@@ -123,6 +133,12 @@ class GrowthHyperModel(keras_tuner.HyperModel):
         verbose: int = 0,
         name: str | None = None,
         tunable: bool = True,
+        measure: str | list[str] = "cosine",
+        per: str | list[str] = "pair",
+        of: str = "neurons",
+        max_flops: int | None = None,
+        multiple_of: int | dict[str, int] | None = None,
+        depth: Mapping[str, Callable | None] | None = None,
     ):
         super().__init__(name, tunable)
         self.make_model = _with_hyperparameters(build)
@@ -130,14 +146,23 @@ class GrowthHyperModel(keras_tuner.HyperModel):
             "weight_sum": weight_sum,
             "weight": weight,
             "penalty_epochs": penalty_epochs,
+            "measure": measure,
+            "per": per,
             "method": method,
             "rate": rate,
             "every": every,
         }
         for argument, given in self.space.items():
             _check(argument, given, _SPACE[argument])
-        check_limits({"max_params": max_params, "max_widths": max_widths})
-        self.max_params, self.max_widths = max_params, max_widths
+        self.limits = {
+            "max_params": max_params,
+            "max_widths": max_widths,
+            "of": of,
+            "max_flops": max_flops,
+            "multiple_of": multiple_of,
+        }
+        check_limits(self.limits)
+        self.depth = check_depth(depth)
         self.seed = None if seed is None else check_seed(seed)
         self.verbose = verbose
 
@@ -178,6 +203,8 @@ class GrowthHyperModel(keras_tuner.HyperModel):
             weight=values["weight"],
             weight_sum=values["weight_sum"],
             epochs=values["penalty_epochs"],
+            measure=values["measure"],
+            per=values["per"],
         )
         return GrowthCallback(
             values["rate"],
@@ -185,9 +212,9 @@ class GrowthHyperModel(keras_tuner.HyperModel):
             copy.deepcopy(values["every"]),
             copy.deepcopy(values["method"]),
             penalty if penalty.weight or penalty.weight_sum else None,
-            self.max_params,
-            self.max_widths,
-            self.verbose,
+            depth=self.depth,
+            verbose=self.verbose,
+            **self.limits,
         )
 
     def fit(self, hp, model: GrowableModel, *args, callbacks: Sequence = (), **kwargs):
@@ -217,7 +244,7 @@ def _check(name: str, given: Any, how: _Hyperparameter) -> None:
     for value in given if isinstance(given, tuple | list) else [given]:
         how.check(value)
         if isinstance(given, list) and how.kind is str and not isinstance(value, str):
-            raise TypeError(f"`{name}` must list names of methods. Received: {name}={given}")
+            raise TypeError(f"`{name}` must list names. Received: {name}={given}")
 
 
 def _check_range(name: str, given: tuple, how: _Hyperparameter) -> None:

@@ -20,6 +20,7 @@ from networks import (
 )
 
 from keras_grow import GrowableModel, GrowthCallback, SimilarityPenalty
+from keras_grow.channels.flops import forward_flops
 from keras_grow.channels.graph import find_groups
 from keras_grow.layers import GrowableDense
 from keras_grow.methods import Net2Wider
@@ -213,7 +214,9 @@ def test_an_optimizer_of_blocks_alone_that_come_and_go(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     data = data_of(model)
     assert_all_equal(arrays(loaded.optimizer.variables), arrays(model.optimizer.variables))
-    assert_all_equal(train(loaded, data).get_weights(), train(model, data).get_weights())
+    trained = train(loaded, data).get_weights(), train(model, data).get_weights()
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
 def test_an_average_of_new_weights_starts_at_the_weights():
@@ -519,6 +522,9 @@ def test_layers_of_the_model_are_none_of_a_branch():
     with pytest.raises(ValueError, match=r"layers of its own.*hidden1"):
         model.deepen("hidden0", layer)
     assert layer.output is not None  # it is still called once
+    with pytest.raises(ValueError, match="a tensor like its argument"):
+        model.deepen("hidden0", lambda x: keras.layers.Dense(7)(layer(x)))
+    assert layer.output is not None
 
 
 def test_before_compile():
@@ -547,6 +553,27 @@ def test_names_that_are_taken_get_a_number():
     assert find_groups(model).groups["head"].frozen == "it is an output of the model"
 
 
+def test_a_ceiling_that_leaves_no_room():
+    model = train(compiled(relu_mlp()))
+    parameters, flops = model.count_params(), forward_flops(model)
+    for most in ({"max_params": parameters + 19}, {"max_flops": flops + 31}):
+        assert model.deepen("hidden0", **most) is None
+    assert len(model.layers) == 4 and not model.growth_history
+    assert model.deepen("hidden0", max_params=parameters + 20, max_flops=flops + 32).block
+    assert (model.count_params(), forward_flops(model)) == (parameters + 20, flops + 32)
+
+
+def test_a_callback_with_a_ceiling_deepens_up_to_it(capsys):
+    model = compiled(relu_mlp())
+    callback = GrowthCallback(
+        0.25, every=1, method="net2wider", depth={"hidden0": None}, max_params=115, verbose=1
+    )
+    model.fit(*data_of(model), epochs=4, callbacks=[callback], verbose=0)
+    assert [e.method for e in model.growth_history] == ["net2wider", "deepen", "net2wider"]
+    assert "epoch 2: no room for a block after `hidden0`" in capsys.readouterr().out
+    assert model.count_params() <= 115
+
+
 def test_a_callback_that_deepens(capsys):
     model = compiled(plain_cnn(dropout=0.0))
     callback = GrowthCallback(
@@ -569,6 +596,20 @@ def test_a_callback_that_deepens(capsys):
 def test_a_callback_with_a_wrong_depth(depth, error, words):
     with pytest.raises(error, match=words):
         GrowthCallback(0.3, depth=depth)
+
+
+@pytest.mark.parametrize(
+    ("branch", "words"),
+    [
+        (lambda x: keras.layers.Dense(7)(x), "a tensor like its argument"),
+        (None, "changes what has"),
+    ],
+)
+def test_a_callback_for_a_block_that_cannot_be(branch, words):
+    model = compiled(mlp())
+    callback = GrowthCallback(0.3, every=9, method="net2wider", depth={"hidden0": branch})
+    with pytest.raises(ValueError, match=words):
+        model.fit(*data_of(model), callbacks=[callback], verbose=0)
 
 
 def test_a_callback_for_a_layer_that_is_not_there():

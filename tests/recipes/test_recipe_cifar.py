@@ -207,6 +207,8 @@ def test_the_networks_of_the_paper(model, widest, data):
         (["--static"], "--static needs either --widths-from RESULTS.json or --width"),
         (["--widths-from", "x.json"], "add --static"),
         (["--static", "--widths-from", "x.json"], "No results at x.json"),
+        (["--noise", "0.5"], "--noise is of the copies that --method net2wider makes"),
+        (["--static-penalty", "always"], "--static-penalty is for a --static network"),
     ],
 )
 def test_bad_arguments(tmp_path, capsys, arguments, message):

@@ -87,6 +87,25 @@ def test_only_keeps_what_matches_each_kind():
         tables.only(rows, ["static-flops", "both"])
 
 
+def test_noise_is_a_setting_of_copies_alone():
+    rows = tables.rows_of([1], {"noisy": ("noisy", ["--noise", "0.5"])})
+    assert {row.method for row in rows if row.setting == "noisy"} == {"net2wider"}
+
+
+@pytest.mark.parametrize("name", ["both", "a/b", "twice"])
+def test_names_of_settings(name, capsys):
+    with pytest.raises(SystemExit):
+        tables.parse(["--setting", "twice", " --no-penalty", "--static-setting", name, " "])
+    assert "a setting's name must be of letters" in capsys.readouterr().err
+
+
+def test_a_setting_whose_options_have_changed(tmp_path):
+    rows = ["--only", "vgg16", "random", "own", "--out", str(tmp_path), "--minutes", "0.00001"]
+    tables.main([*rows, "--setting", "own", "--penalty-weight 0.1"])
+    with pytest.raises(tables.common.FolderError, match="is of another configuration"):
+        tables.main([*rows, "--setting", "own", "--penalty-weight 0.3"])
+
+
 def test_static_rows_bring_the_row_of_their_size():
     rows = tables.only(tables.rows_of([1]), ["vgg16", "static-epochs"])
     assert [row.method for row in rows] == ["static-epochs", "random"]
@@ -114,10 +133,10 @@ def test_settings_of_ones_own_are_rows_of_the_kind_that_they_are_for():
     chosen = ["--only", "vgg16", "net2wider", "static-epochs", "parted", "always", "noisy"]
     own = {
         "parted": "--measure energy --per neuron --penalty-weight 0.1",
-        "always": "--static-penalty always --measure angle",
         "noisy": "--no-penalty --noise 0.5",
     }
     settings = [text for name, options in own.items() for text in ("--setting", name, options)]
+    settings += ["--static-setting", "always", "--static-penalty always --measure angle"]
     args = tables.parse([*chosen, *settings, "--tables", "1", "--validation-examples", "50"])
     grown, static = (
         {row.setting: row for row in args.rows if bool(row.size_of) is of_static}

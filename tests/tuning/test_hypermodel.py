@@ -43,8 +43,20 @@ def test_the_callback_has_the_values():
     hp.values = {"weight_sum": 0.25, "weight": 0.5, "rate": 0.3, "every": 3}
     callback = model.growth(hp)
     assert callback.penalty == keras_grow.SimilarityPenalty(0.5, 0.25, 1)
+    assert (callback.of, callback.depth) == ("neurons", {})
     assert (callback.rate, callback.method.name) == (0.3, "net2wider")
     assert [epoch for epoch in range(8) if callback.schedule.due(epoch)] == [3, 6]
+
+
+def test_all_that_a_callback_takes():
+    given = {"of": "flops", "depth": {"hidden0": None}}
+    limits = {"max_flops": 900, "max_params": 90, "max_widths": {"hidden0": 8}, "multiple_of": 4}
+    model = hypermodel(measure=["cosine", "energy"], per="neuron", **given, **limits)
+    hp = keras_tuner.HyperParameters()
+    hp.values = {"measure": "energy"}
+    callback = model.growth(hp)
+    assert (callback.penalty.measure, callback.penalty.per) == ("energy", "neuron")
+    assert (callback.limits, callback.of, callback.depth) == (limits, *given.values())
 
 
 def test_no_penalty_where_both_weights_are_zero():
@@ -82,11 +94,15 @@ def test_build_may_take_the_hyperparameters():
         ({"penalty_epochs": [1.5]}, TypeError, "`epochs` must be a positive integer"),
         ({"method": ["random", "magic"]}, ValueError, "Unknown growth method"),
         ({"method": ("firefly", "random")}, TypeError, "must be a name or a list of names"),
-        ({"method": [keras_grow.methods.Random()]}, TypeError, "must list names of methods"),
+        ({"method": [keras_grow.methods.Random()]}, TypeError, "must list names"),
         ({"rate": (0.1, math.inf)}, ValueError, "`rate` must be a positive number"),
         ({"every": 0}, ValueError, "`every` must be a positive integer"),
         ({"seed": -1}, ValueError, "`seed` must be an integer of at least 0"),
         ({"max_params": 0}, ValueError, "`max_params` must be"),
+        ({"max_flops": 0}, ValueError, "`max_flops` must be"),
+        ({"of": "layers"}, ValueError, "`of` must be one of"),
+        ({"depth": "hidden0"}, TypeError, "`depth` must be a dictionary"),
+        ({"measure": ["cosine", "sine"]}, ValueError, "`measure` must be one of"),
     ],
 )
 def test_bad_arguments(given, error, message):

@@ -56,9 +56,9 @@ from keras_grow.core.keras_private.optimizer import (
     trained_variables,
 )
 from keras_grow.core.keras_private.rewiring import (
-    forget_calls,
     has_calls,
     has_mask,
+    hold_calls,
     maker_of,
     nearest_with_weights,
     output_of,
@@ -100,7 +100,6 @@ __all__ = [
     "check_calls",
     "copy_operation",
     "count_states",
-    "forget_calls",
     "forget_compiled_functions",
     "global_seed_state",
     "graph_called",
@@ -108,6 +107,7 @@ __all__ = [
     "has_calls",
     "has_mask",
     "hold",
+    "hold_calls",
     "hold_optimizer",
     "initializer_of",
     "inner_calls",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,6 +12,7 @@ from keras.src.ops.symbolic_arguments import SymbolicArguments
 from keras.src.utils.tracking import DotNotTrackScope
 
 from keras_grow.core.keras_private.calls import nodes_of
+from keras_grow.core.keras_private.graph import layers_within
 
 
 def output_of(model: keras.Model, name: str) -> keras.KerasTensor | None:
@@ -101,13 +102,21 @@ def _set_map(model: keras.Model, found: dict[str, Any], layers: list) -> None:
     model._tracker.stored_ids["layers"] = {*map(id, layers)}
 
 
-def forget_calls(model: keras.Model) -> None:
-    """Takes the calls of a Functional model back, as if it had never been built.
+def hold_calls(model: keras.Model) -> Callable[[], None]:
+    """Returns what takes back the calls that are made from now on of the layers of a model.
 
-    Relies on `Operation._inbound_nodes` (keras/src/ops/operation.py).
+    Relies on `Operation._inbound_nodes` and `_outbound_nodes` (keras/src/ops/operation.py).
     """
-    for node in nodes_of(model):
-        node.operation._inbound_nodes.remove(node)
+    nodes = [
+        each for op in layers_within(model) for each in (op._inbound_nodes, op._outbound_nodes)
+    ]
+    held = [list(each) for each in nodes]
+
+    def take_back() -> None:
+        for each, before in zip(nodes, held, strict=True):
+            each[:] = before
+
+    return take_back
 
 
 def has_mask(tensor: keras.KerasTensor) -> bool:

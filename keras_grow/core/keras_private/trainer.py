@@ -23,7 +23,9 @@ def forget_compiled_functions(model: keras.Model) -> None:
 
 
 def know_layers(model: keras.Model) -> None:
-    """Has a compiled model know whether its new layers train: it would warn in `fit`.
+    """Has a compiled model know which layers it has now, and whether they train.
+
+    It would warn in `fit`.
 
     Relies on `Trainer._compiled_trainable_state` (keras/src/trainers/trainer.py), which not every
     Keras 3 has.
@@ -31,8 +33,8 @@ def know_layers(model: keras.Model) -> None:
     known = getattr(model, "_compiled_trainable_state", None)
     if known is not None:
         # Another dictionary: TensorFlow can't export a model if one that it tracks has changed.
-        new = {layer: layer.trainable for layer in model._flatten_layers() if layer not in known}
-        model._compiled_trainable_state = {**known, **new}
+        layers = model._flatten_layers()
+        model._compiled_trainable_state = {e: known.get(e, e.trainable) for e in layers}
 
 
 def set_first_epoch(model: keras.Model, epoch: int | None) -> None:
