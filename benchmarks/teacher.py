@@ -2,12 +2,12 @@
 
     python benchmarks/teacher.py                              # every problem and method, 5 seeds
     python benchmarks/teacher.py --problems relu --methods random firefly "firefly split=0.1"
-    python benchmarks/teacher.py --methods random "net2wider/none" "net2wider/paper"
+    python benchmarks/teacher.py --methods net2wider net2wider/none      # beside random/none, too
 
 A teacher of 24 hidden units labels normal inputs; a student of 4 units learns them until it stands
 still, grows once (`GrowthCallback`, its defaults), and trains on for ten epochs. Prints the loss on
 other inputs, over the seeds, relative to the variance of the labels, and in how many seeds a method
-is better than `random`. After a slash comes the penalty: "default", "paper" or "none".
+is better than `random` with the same penalty: "default", or after a slash "paper" or "none".
 """
 
 from __future__ import annotations
@@ -95,6 +95,12 @@ def method_of(text: str, seed: int) -> keras_grow.GrowthMethod:
     return type(keras_grow.methods.get(name))(**{**config, **given, "seed": seed})
 
 
+def reference(text: str) -> str:
+    """Returns what a method is compared with: `random`, with the same penalty."""
+    _, slash, penalty = text.partition("/")
+    return f"random{slash}{penalty}"
+
+
 def loss_after(problem: Problem, text: str, seed: int, data: list[np.ndarray]) -> float:
     """Trains a student, and returns its loss on the other inputs."""
     x, y, other_x, other_y = data
@@ -125,7 +131,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--json", type=Path, help="write the losses there, too")
     args = parser.parse_args(argv)
-    methods = list(dict.fromkeys(["random", *args.methods]))
+    methods = list(dict.fromkeys([*map(reference, args.methods), *args.methods]))
     found: dict[str, dict[str, list[float]]] = {}
     print("| problem | method | loss | better than random |\n|---|---|---|---|")
     for name in args.problems:
@@ -134,7 +140,8 @@ def main(argv: list[str] | None = None) -> dict:
         for method in methods:
             losses = [loss_after(PROBLEMS[name], method, s, data[s]) for s in args.seeds]
             found[name][method] = losses
-            better = sum(a < b for a, b in zip(losses, found[name]["random"], strict=True))
+            others = found[name][reference(method)]
+            better = sum(a < b for a, b in zip(losses, others, strict=True))
             spread = f" ± {stdev(losses):.3f}" if len(losses) > 1 else ""
             print(
                 f"| {name} | {method} | {mean(losses):.3f}{spread} | {better} of {len(losses)} |",

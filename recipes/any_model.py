@@ -292,7 +292,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__)
     add = parser.add_argument
     add("--model", choices=[*TASKS, "all"], nargs="+", default=["all"], help="which models")
-    add("--method", choices=keras_grow.methods.NAMES, default="firefly", help="of growth")
+    method = "of growth; firefly as in docs/results.md, though the package's default is random"
+    add("--method", choices=keras_grow.methods.NAMES, default="firefly", help=method)
     add("--rate", type=common.positive, default=0.35, help="new neurons per old one")
     add("--epochs", type=common.positive_int, help="at least 4; each model has its own")
     add("--seeds", type=common.count, nargs="+", default=[0], help="of every random draw")

@@ -83,8 +83,9 @@ def test_the_start_page():
     for block in blocks("docs/index.md"):
         exec(block.replace('"adam",', '"adam", run_eagerly=True, loss='), names)
     first = names["model"].growth_history[0]
-    shown = f"{first.method} grew {first.neurons_before} -> {first.neurons_after} neurons, "
-    assert f"{shown}{first.parameters_before:,} -> " in text
+    neurons = f"{first.neurons_before} -> {first.neurons_after} neurons"
+    parameters = f"{first.parameters_before:,} -> {first.parameters_after:,} parameters"
+    assert f"{first.method} grew {neurons}, {parameters}, " in text
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("docs/notebooks/*.ipynb")), ids=lambda f: f.stem)

@@ -131,7 +131,6 @@ class PenaltyWindow:
         self.axes = [neurons.axis for _, neurons in kernels]
         self.blocks = [neurons.blocks for _, neurons in kernels]
         if sums is None:
-            # The penalty's own sums, to the last bit: |log r| has a kink where nothing changed.
             zeros = keras.ops.zeros(len(self.kernels))
             terms = penalty(self.kernels, self.axes, zeros, self.blocks)
             sums = keras.ops.convert_to_numpy(terms.sums)

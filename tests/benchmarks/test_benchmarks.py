@@ -1,33 +1,22 @@
 """The benchmarks run, in the tiniest setting, and their ratios are those of their medians."""
 
-import importlib
 import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from benchmark_scripts import BENCHMARKS, benchmark
 
 import keras_grow
 
 pytestmark = pytest.mark.long
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TINY = ["--batch-size", "4", "--steps", "2"]
-
-
-def benchmark(name):
-    """Imports a benchmark the way that running one does: from its folder."""
-    if str(BENCHMARKS) not in sys.path:
-        sys.path.append(str(BENCHMARKS))
-    return importlib.import_module(name)
-
-
-measure, throughput, growth, one_growth, long_run, sweep = map(
-    benchmark, ("measure", "throughput", "growth", "one_growth", "long_run", "sweep")
+measure, throughput, growth, one_growth, long_run, sweep, teacher = map(
+    benchmark, "measure throughput growth one_growth long_run sweep teacher".split()
 )
 
 
@@ -266,3 +255,22 @@ def test_a_long_run_needs_two_rows(capsys):
     with pytest.raises(SystemExit):
         long_run.main(["--growths", "30", "--every", "25"])
     assert "Received: 30" in capsys.readouterr().err
+
+
+def test_students_are_compared_with_random_under_the_same_penalty(capsys, monkeypatch):
+    losses = {"random": 1.0, "random/none": 3.0, "firefly": 2.0, "firefly/none": 2.0}
+    monkeypatch.setattr(teacher, "loss_after", lambda problem, text, seed, data: losses[text])
+    arguments = ["--problems", "relu", "--seeds", "0", "1", "--methods", "firefly", "firefly/none"]
+    assert teacher.main(arguments) == {"relu": {name: [x, x] for name, x in losses.items()}}
+    lines = cells(capsys.readouterr().out)
+    better = {line["method"]: line["better than random"] for line in lines}
+    assert (better["firefly"], better["firefly/none"]) == ("0 of 2", "2 of 2")
+
+
+def test_a_student_learns_and_grows(monkeypatch):
+    monkeypatch.setattr(teacher, "PLATEAU", 2)
+    monkeypatch.setattr(teacher, "AFTERWARDS", 1)
+    problem = teacher.PROBLEMS["relu"]
+    data = teacher.examples(problem, 0)
+    loss = teacher.loss_after(problem, "firefly split=0.1/none", 0, data)
+    assert 0 < loss < np.mean(data[3] ** 2)

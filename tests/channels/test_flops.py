@@ -106,15 +106,16 @@ def test_the_count_follows_a_growth():
 @pytest.mark.parametrize(
     ("layer", "inputs"),
     [
-        (kl.Attention(), [(3, 4), (3, 4)]),
-        (kl.Dot(axes=1), [(4,), (4,)]),
+        (kl.Attention(name="look"), [(3, 4), (3, 4)]),
+        (kl.Dot(axes=1, name="product"), [(4,), (4,)]),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
 def test_an_unknown_layer_is_refused(layer, inputs):
     tensors = [keras.Input(shape) for shape in inputs]
     model = keras.Model(tensors, layer(tensors[0] if len(tensors) == 1 else tensors))
-    with pytest.raises(ValueError, match=r"The cost of layer .* isn't known"):
+    named = f"The cost of layer `{layer.name}` of type {type(layer).__name__} isn't known"
+    with pytest.raises(ValueError, match=named):
         forward_flops(model)
 
 

@@ -1,22 +1,9 @@
 """Models that people build grow: the sweep of `benchmarks/sweep.py`, with what must hold."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
+from benchmark_scripts import benchmark
 
 pytest.importorskip("tensorflow", reason="the benchmarks describe the machine by it")
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-def benchmark(name):
-    """Imports a benchmark the way that running one does: from its folder."""
-    if str(BENCHMARKS) not in sys.path:
-        sys.path.append(str(BENCHMARKS))
-    return importlib.import_module(name)
-
 
 zoo, sweep = benchmark("zoo"), benchmark("sweep")
 

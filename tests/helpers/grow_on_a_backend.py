@@ -1,4 +1,6 @@
-"""A small network grown twice within `fit` by every method, on whichever backend Keras has.
+"""A small network grown twice within `fit`, on whichever backend Keras has.
+
+By every method, and by one with every penalty.
 
     KERAS_BACKEND=jax python grow_on_a_backend.py problem.npz grown.npz
 
@@ -10,15 +12,23 @@ import sys
 import keras
 import numpy as np
 
-from keras_grow import GrowableModel, GrowthCallback, GrowthMethod, methods
+from keras_grow import GrowableModel, GrowthCallback, GrowthMethod, SimilarityPenalty, methods
 from keras_grow.layers import (
     GrowableBatchNormalization,
     GrowableConv2D,
     GrowableDense,
     GrowableDepthwiseConv2D,
 )
+from keras_grow.penalty.measures import MEASURES
+from keras_grow.penalty.similarity_penalty import PER
 
 BATCH = 16
+# Name -> the growth method, and what similar neurons cost after a growth.
+CASES = {name: (name, None) for name in methods.NAMES} | {
+    f"{measure} per {per}": ("random", SimilarityPenalty(0.1, 0.01, 1, measure=measure, per=per))
+    for measure in MEASURES
+    for per in PER
+}
 
 
 def network():
@@ -64,13 +74,13 @@ class Recorder(GrowthMethod):
 def grow(arrays):
     """Returns what every method makes of a problem, as arrays by name."""
     grown = {"backend": np.array(keras.config.backend())}
-    for name in methods.NAMES:
+    for name, (method, penalty) in CASES.items():
         model = network()
         model.set_weights([arrays[f"weight{i}"] for i in range(len(model.weights))])
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(0.02, momentum=0.9), loss)
-        method = Recorder(methods.get(name))
-        callback = GrowthCallback(0.4, every=1, method=method, penalty=None, verbose=0)
+        method = Recorder(methods.get(method))
+        callback = GrowthCallback(0.4, every=1, method=method, penalty=penalty, verbose=0)
         logs = model.fit(
             arrays["x"],
             arrays["y"],
@@ -80,7 +90,8 @@ def grow(arrays):
             callbacks=[callback],
             verbose=0,
         )
-        grown[f"{name}/loss"] = np.array(logs.history["loss"])
+        for each in ("loss", "penalty", "weight_drift", "similarity"):
+            grown[f"{name}/{each}"] = np.array(logs.history[each])
         for number, widening in enumerate(method.choices):
             grown[f"{name}/{number}/sources/{widening.group}"] = widening.sources
             for side in ("incoming", "outgoing"):
