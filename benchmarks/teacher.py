@@ -7,7 +7,8 @@
 A teacher of 24 hidden units labels normal inputs; a student of 4 units learns them until it stands
 still, grows once (`GrowthCallback`, its defaults), and trains on for ten epochs. Prints the loss on
 other inputs, over the seeds, relative to the variance of the labels, and in how many seeds a method
-is better than `random` with the same penalty: "default", or after a slash "paper" or "none".
+is better than `random` with the same penalty: the default, or what is named after a slash: "paper",
+"none", or a measure with its weight per neuron, "energy 0.1".
 """
 
 from __future__ import annotations
@@ -95,6 +96,14 @@ def method_of(text: str, seed: int) -> keras_grow.GrowthMethod:
     return type(keras_grow.methods.get(name))(**{**config, **given, "seed": seed})
 
 
+def penalty_of(text: str) -> keras_grow.SimilarityPenalty | str | None:
+    """Returns the penalty that is named after the slash."""
+    name, *weight = (text.partition("/")[2] or "default").split()
+    if weight:
+        return keras_grow.SimilarityPenalty(float(*weight), 0.0, measure=name, per="neuron")
+    return None if name == "none" else name
+
+
 def reference(text: str) -> str:
     """Returns what a method is compared with: `random`, with the same penalty."""
     _, slash, penalty = text.partition("/")
@@ -110,12 +119,11 @@ def loss_after(problem: Problem, text: str, seed: int, data: list[np.ndarray]) -
     name, rate = problem.optimizer
     optimizer = keras.optimizers.get({"class_name": name, "config": {"learning_rate": rate}})
     student.compile(optimizer, "mse", steps_per_execution=EXAMPLES // BATCH)
-    penalty = text.partition("/")[2] or "default"
     grow = keras_grow.GrowthCallback(
         problem.rate,
         PLATEAU,
         method_of(text, seed),
-        None if penalty == "none" else penalty,
+        penalty_of(text),
         verbose=0,
     )
     epochs = PLATEAU + AFTERWARDS

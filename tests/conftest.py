@@ -1,5 +1,6 @@
 import gc
 import os
+from collections import Counter
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -21,8 +22,20 @@ settings.register_profile("thorough", settings.get_profile("keras_grow"), max_ex
 settings.load_profile("keras_grow")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by marker
 def pytest_collection_modifyitems(items):
-    """Skips on another backend what is TensorFlow's alone."""
+    """Has all but the first cases of a test with the marker `quick` be long.
+
+    Skips on another backend what is TensorFlow's alone.
+    """
+    cases = Counter()
+    for item in items:
+        quick = item.get_closest_marker("quick")
+        if quick:
+            test = item.nodeid.partition("[")[0]
+            cases[test] += 1
+            if cases[test] > quick.args[0]:
+                item.add_marker(pytest.mark.long)
     if keras.config.backend() == "tensorflow":
         return
     skip = pytest.mark.skip(reason=f"TensorFlow's alone; this is {keras.config.backend()}")

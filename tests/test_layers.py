@@ -217,6 +217,7 @@ def fused_operations(layer, shape, dtype="float32", training=True, **options):
     dtype=st.sampled_from(["float32", "mixed_float16", "mixed_bfloat16", "float16"]),
     compile_with=st.sampled_from([None, {"jit_compile": False}]),
 )
+@pytest.mark.long
 def test_equals_keras_batch_normalization(
     shape, seed, training, trainable, scale, center, momentum, axis, dtype, compile_with
 ):
@@ -345,6 +346,7 @@ def test_honours_a_mask():
     ],
     ids=str,
 )
+@pytest.mark.quick(1)
 def test_a_network_trains_as_with_keras_batch_normalization(policy, compiled):
     """Nine images in batches of four: the last batch is of one."""
     images = np.asarray(keras.random.normal((9, 6, 6, 3)))

@@ -64,6 +64,7 @@ def test_the_penalty_counts_only_within_its_window():
         model.penalty_window.end_epoch()
 
 
+@pytest.mark.long
 def test_the_penalty_lowers_the_similarity():
     ends = {}
     for weight in (0.0, 5.0):
@@ -77,6 +78,7 @@ def test_the_penalty_lowers_the_similarity():
 
 
 @pytest.mark.parametrize("settings", [{}, {"steps_per_execution": 2}], ids=str)
+@pytest.mark.quick(1)
 def test_a_traced_step(settings):
     """Compared with an eager one, and by XLA, in `test_numerics.py`."""
     model = compiled(plain_cnn(), cross_entropy(), **settings)

@@ -118,6 +118,7 @@ def test_keras_callback_shows_the_logs_of_growth(reader, trained):
     assert written.keys() >= {f"{name}/kernel/histogram" for name in (*KERNELS, "head")}
 
 
+@pytest.mark.long
 def test_training_that_goes_on_is_shown_where_it_stopped(reader, tmp_path):
     model, _ = fit(tmp_path, epochs=2)
     fit(tmp_path, first=2, model=model)

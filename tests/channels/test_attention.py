@@ -88,6 +88,7 @@ EXACT = [
 
 @pytest.mark.parametrize("attention", KINDS)
 @pytest.mark.parametrize("method", EXACT, ids=lambda method: method.name)
+@pytest.mark.quick(6)
 def test_exact_growth_keeps_the_function_and_trains_on(attention, method):
     model = growable(attention)
     model.train_on_batch(X, Y)

@@ -88,6 +88,7 @@ def test_recurrent_layers_grow_exactly_by_copies_and_fresh_units(make, groups, t
     ],
     ids=["states", "video", "concat", "none"],
 )
+@pytest.mark.quick(2)
 def test_wrappers_and_states_grow_exactly(make, x, tmp_path):
     grown_exactly(make, x, Y, tmp_path)
 
@@ -134,6 +135,7 @@ def test_a_forget_gate_of_a_fresh_unit_starts_open():
     ],
     ids=lambda method: method.name,
 )
+@pytest.mark.quick(3)
 def test_every_method_grows_them(method):
     x = inputs = keras.Input((3, 3))
     x = kl.RNN([kl.GRUCell(3), kl.SimpleRNNCell(3)], return_sequences=True)(x)

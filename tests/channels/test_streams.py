@@ -69,6 +69,7 @@ def test_a_stream_grows_exactly_and_learns(norm, method):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.quick(1)
 def test_a_grown_stream_is_saved_and_goes_back(norm, tmp_path):
     model = growable(transformer(norm))
     model.train_on_batch(X, Y)
@@ -95,6 +96,7 @@ def language_model(norm, words=6, hidden=5, normalised=True, **embedding):
 @pytest.mark.skipif(not hasattr(kl, "ReversibleEmbedding"), reason="not in this Keras")
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.quick(2)
 def test_an_embedding_that_is_used_again_for_the_output_grows(norm, tied, tmp_path):
     x, y = RNG.integers(0, 7, (8, 5)), RNG.normal(size=(8, 5, 7)).astype("float32")
 
@@ -209,6 +211,7 @@ def test_an_inexact_growth_is_asked_for(build, tmp_path):
 
 
 @pytest.mark.parametrize(("apart", "bound"), [(0.0, 0.005), (0.2, 0.1)])
+@pytest.mark.quick(1)
 def test_an_inexact_growth_of_a_wide_stream_changes_little(apart, bound):
     """More where the scales and shifts differ from channel to channel; docs/guide.md says both."""
     plain = transformer_of_sums()

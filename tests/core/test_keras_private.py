@@ -1,6 +1,7 @@
 """What Keras keeps private, and `keras_private.py` relies on: one test for each."""
 
 import inspect
+from contextlib import ExitStack
 
 import keras
 import numpy as np
@@ -273,13 +274,14 @@ def test_a_call_that_reads_another_tensor_and_back():
     between = keras.layers.Dense(3, name="between")
     (reader,) = keras_private.readers_of(model, first.output)
     tensor = between(first.output)
-    undo = [keras_private.redirect(reader, first.output, tensor), keras_private.remap(model)]
+    undo = ExitStack()
+    keras_private.redirect(undo, reader, first.output, tensor)
+    keras_private.remap(undo, model)
     assert keras_private.has_calls(model, [reader]) and last.input is tensor
     assert [layer.name for layer in model.layers[1:]] == ["first", "between", "last"]
     assert [v.path for v in model.weights[2:4]] == ["between/kernel", "between/bias"]
     np.testing.assert_allclose(model(x), last(between(first(x))), atol=1e-6)
-    for each in reversed(undo):
-        each()
+    undo.close()
     assert len(model.weights) == 4 and last.input is first.output
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(x)), before)
 

@@ -147,6 +147,7 @@ def several_steps():
         (several_steps, "relu", attention_branch),
     ],
 )
+@pytest.mark.quick(6)
 def test_the_function_is_preserved_and_all_of_it_trains_on(build, after, make, tmp_path):
     model = train(compiled(randomise(build())))
     x, y = data_of(model)
@@ -170,6 +171,7 @@ def test_the_function_is_preserved_and_all_of_it_trains_on(build, after, make, t
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.quick(3)
 def test_a_step_is_that_of_a_model_built_so_deep(optimizer):
     """With the same weights and slots: those of old variables are kept, in the order of a build."""
     model = train(compiled(relu_mlp(), optimizer))
@@ -331,6 +333,7 @@ def dense_or_conv(x):
 
 @settings(max_examples=5)
 @given(random_graphs, st.integers(0, 99))
+@pytest.mark.long
 def test_random_graphs_get_deeper_and_wider_and_go_back(graph, choice):
     model = compiled(randomise(build(graph)))
     start, before = model.get_weights(), outputs(model)

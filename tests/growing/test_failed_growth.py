@@ -93,6 +93,7 @@ def assert_a_growth_fails_and_the_next_one_works(model, name, failure, monkeypat
 
 
 @pytest.mark.parametrize(("name", "failure"), cases(list(METHODS)))
+@pytest.mark.quick(4)
 def test_a_failure_while_variables_are_replaced(name, failure, monkeypatch):
     model = trained(plain_cnn())
     error, _ = FAILURES[failure]
@@ -101,6 +102,7 @@ def test_a_failure_while_variables_are_replaced(name, failure, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "failure"), cases(SCORING))
+@pytest.mark.quick(4)
 def test_a_failure_while_neurons_are_chosen(name, failure, monkeypatch):
     """Ctrl-C at the progress bar; memory that runs out, or a bug, in the loss."""
     model = trained(plain_cnn())

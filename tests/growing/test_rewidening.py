@@ -41,6 +41,7 @@ EXACT = {  # methods that add nothing to a channel that is there
 
 @pytest.mark.parametrize("method", EXACT)
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.quick(3)
 def test_weights_are_widened_as_the_model_was(name, method):
     model = trained(NETWORKS[name]())
     start = model.get_weights()
@@ -125,6 +126,7 @@ def test_growths_by_hand_tell_no_callback_and_a_failing_one_leaves_the_growth():
 
 @pytest.mark.parametrize("method", ["copies", "fresh"])
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.quick(4)
 def test_there_and_back_again(name, method):
     """A model that grew and was taken back equals one that never grew, slots and all."""
     build = partial(plain_cnn, dropout=0) if name == "plain" else NETWORKS[name]
@@ -213,6 +215,7 @@ def test_a_feature_extractor_follows():
 
 @pytest.mark.parametrize("at", [1, 4, 12])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), RuntimeError("a bug")])
+@pytest.mark.quick(2)
 def test_a_failure_changes_nothing(error, at, monkeypatch):
     model = trained(mlp())
     weights = model.get_weights()
@@ -255,6 +258,7 @@ def stopping(**arguments):
 
 
 @pytest.mark.parametrize("stops", [False, True])
+@pytest.mark.quick(1)
 def test_early_stopping_goes_back_to_the_best_width(stops):
     # Eagerly where the other one shows that compiled functions are made anew.
     model, never = (uphill(mlp(), run_eagerly=stops) for _ in range(2))
@@ -291,6 +295,7 @@ class GoesBack(keras.callbacks.Callback):
             self.model.set_weights(self.weights)
 
 
+@pytest.mark.long
 def test_going_back_while_fit_runs():
     model, never = (compiled(mlp(), optimizer=keras.optimizers.SGD(0.05)) for _ in range(2))
     never.set_weights(model.get_weights())

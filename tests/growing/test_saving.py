@@ -44,6 +44,7 @@ def run_of(model):
 
 @pytest.mark.filterwarnings("ignore:`GrowthCallback` grows nothing in this `fit`")
 @pytest.mark.parametrize("method", ["net2wider", "firefly"])
+@pytest.mark.quick(1)
 def test_training_goes_on_as_if_nothing_had_been_saved(method, tmp_path):
     """Saved before the first growth, and after it, within the window of the penalty."""
     keras.utils.set_random_seed(3)
@@ -115,6 +116,7 @@ def test_weights_of_other_widths_are_refused_and_nothing_is_loaded(into, suffix,
     target.fit(X, Y, verbose=0)
 
 
+@pytest.mark.long
 def test_a_network_of_the_package_takes_the_widths_of_the_file(tmp_path):
     model = models.MobileNetV1(width=4, input_shape=(16, 16, 3))
     model.compile("sgd", "mse")

@@ -57,6 +57,7 @@ def test_what_is_committed_is_what_was_scored(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.quick(1)
 def test_the_step_is_bounded_and_vanishes_with_epsilon(name):
     model, x, y = problem(name)
     before = model(x, training=False).numpy()
@@ -159,6 +160,7 @@ def test_the_same_seed_chooses_the_same():
 
 @pytest.mark.parametrize("method", [Firefly, Splitting])
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.quick(1)
 def test_half_precision_chooses_as_float32_does(policy, method):
     def grown(policy):
         keras.utils.set_random_seed(3)

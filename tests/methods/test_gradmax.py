@@ -171,6 +171,7 @@ def test_groups_that_cannot_enter_by_zero_incoming_weights_take_the_other_side(a
 
 @pytest.mark.parametrize("side", ["outgoing", "incoming"])
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.quick(3)
 def test_the_function_is_unchanged(name, side):
     model, x, y = problem(NETWORKS[name]())
     before = model.predict(x, verbose=0)
@@ -329,6 +330,7 @@ def test_the_metrics_of_the_model_are_left_alone():
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.quick(1)
 def test_within_fit_in_every_precision(policy):
     keras.config.set_dtype_policy(policy)
     try:

@@ -61,6 +61,7 @@ def data(model):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.quick(5)
 def test_every_method_grows_it(name, method):
     model = made(name)
     x, y = data(model)

@@ -95,6 +95,7 @@ def fit(method, make_data, epochs=3, **kwargs):
 
 
 @pytest.mark.parametrize("make_data", [shuffled, lambda: (X, Y)], ids=["dataset", "arrays"])
+@pytest.mark.quick(1)
 def test_scoring_does_not_disturb_training(make_data):
     """The same growths, with and without drawing batches: the same weights to the last bit."""
     with_data, without = fit(Seen(seed=1), make_data), fit(methods.Net2Wider(seed=1), make_data)

@@ -133,6 +133,7 @@ def by_brute_force(model, group, neuron, x, y):
 
 
 @pytest.mark.parametrize("build", [dense_network, conv_network, sequence_network])
+@pytest.mark.quick(1)
 def test_the_matrices_are_the_second_derivatives_of_explicit_splits(build, double):
     model = compiled(randomise(build()))
     x, y = problem(model, 10)
@@ -194,6 +195,7 @@ def at_a_plateau():
     return model, x, y
 
 
+@pytest.mark.long
 def test_at_a_plateau_splitting_lowers_the_loss_and_random_directions_do_not(double):
     model, x, y = at_a_plateau()
     plateau = model.evaluate(x, y, batch_size=64, verbose=0)
@@ -228,6 +230,7 @@ def split_and_train(model, splits, step, x, y):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("rate", [0.35, 1.0, 2.2])
+@pytest.mark.quick(2)
 def test_every_network_grows_by_exactly_the_budget(name, rate):
     model = compiled(randomise(NETWORKS[name]()))
     x, y = problem(model)

@@ -75,6 +75,7 @@ def test_batches_make_no_difference(method, monkeypatch):
 
 @pytest.mark.parametrize("method", SALIENCY_METHODS)
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.quick(1)
 def test_half_precision_gives_the_maps_of_the_same_weights_in_float32(method, policy):
     single, half = growable(4), None
     keras.config.set_dtype_policy(policy)
