@@ -204,7 +204,7 @@ def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
             space.width,
             tuple(space.layers),
             tuple(space.producers),
-            space.reason or (None if inexact else _why_inexact(space)),
+            space.reason or _why_numb(space) or (None if inexact else _why_inexact(space)),
             space.whole,
             space.fresh is not None,
         )
@@ -245,13 +245,23 @@ def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
     )
 
 
+def _why_numb(space: Any) -> str | None:
+    """Says why fresh channels would never learn, if they wouldn't."""
+    if space.fresh != "zero" or space.numb is None:
+        return None
+    return (
+        "a normalisation wants fresh channels to be zero, and so they would stay: "
+        f"`{space.numb}` lets no gradient through to them"
+    )
+
+
 def _why_inexact(space: Any) -> str | None:
     """Says why a normalisation over a group's channels would see fresh ones, if it would."""
-    if space.fresh is None or space.unsteady is None:
+    if space.fresh not in space.unsteady:
         return None
     return (
         "a normalisation would see fresh channels, and treat the others differently "
-        f"({space.unsteady}); `model.allow_inexact = True` lets it grow nonetheless"
+        f"({space.unsteady[space.fresh]}); `model.allow_inexact = True` lets it grow nonetheless"
     )
 
 

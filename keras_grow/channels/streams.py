@@ -52,7 +52,8 @@ def _normalised(
         walk.unsettle([channels], f"`{layer.name}` does not keep their mean")
         return joins.along_an_axis(walk, call, inputs)
     if channels.normalised:  # what is zero then is not the mean of the others
-        walk.unsettle([channels], f"`{layer.name}` normalises what is normalised already")
+        reason = f"`{layer.name}` normalises what is normalised already"
+        walk.unsettle([channels], reason, ["mean"])
     walk.carry(layer, channels)
     walk.silence(channels, fresh)
     if scale:

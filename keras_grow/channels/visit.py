@@ -25,6 +25,11 @@ _ZERO_AT_ZERO = frozenset(
     "celu elu gelu hard_shrink hard_silu hard_swish hard_tanh leaky_relu linear mish relu relu6 "
     "selu silu soft_shrink softsign swish tanh tanh_shrink".split()
 )
+# Normalisations that divide only.
+_DIVIDED = tuple(
+    getattr(kl, name) for name in ("RMSNormalization", "UnitNormalization") if hasattr(kl, name)
+)
+_FLAT_AT_ZERO = frozenset("hard_shrink relu relu6 soft_shrink tanh_shrink".split())
 
 
 def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
@@ -176,13 +181,16 @@ def _settled(
     keeps_mean = row.linear and _is_linear(getattr(layer, "activation", None))
     if outputs is None:
         return None
+    if _is_flat_at_zero(layer):
+        walk.numb([outputs], layer.name)
     passes = _spaces(walk, inputs, normalised=True) & _spaces(walk, [outputs])
     if passes and not _spaces(walk, walk.opened_since(opened)) & _spaces(walk, [outputs]):
-        adds_nothing = not row.variables and id(layer) not in walk.holders
+        only_adds = keeps_mean and not row.variables and id(layer) not in walk.holders
         all_zero = all(channels is not None and channels.normalised for channels in inputs)
-        if all_zero and ((keeps_mean and adds_nothing) or _is_zero_at_zero(layer)):
+        if all_zero and (only_adds or _is_zero_at_zero(layer)):
             return replace(outputs, normalised=True)
-        walk.unsettle([outputs], f"`{layer.name}` changes what is normalised")
+        kinds = ["mean"] if only_adds else ["mean", "zero"]
+        walk.unsettle([outputs], f"`{layer.name}` changes what is normalised", kinds)
     elif not keeps_mean:
         walk.unsettle([outputs], f"`{layer.name}` does not keep their mean")
     return outputs
@@ -193,12 +201,20 @@ def _is_linear(activation: Any) -> bool:
 
 
 def _is_zero_at_zero(layer: Any) -> bool:
-    """Tells whether a layer is known to be an activation that is zero at zero."""
+    """Tells whether a layer is known to make zero of what is zero: an activation, or a norm."""
     if isinstance(layer, kl.ReLU):
         return layer.threshold == 0
     if type(layer) is kl.Activation:
         return getattr(layer.activation, "__name__", None) in _ZERO_AT_ZERO
-    return isinstance(layer, (kl.LeakyReLU, kl.ELU, kl.PReLU))
+    return isinstance(layer, (kl.LeakyReLU, kl.ELU, kl.PReLU, *_DIVIDED))
+
+
+def _is_flat_at_zero(layer: Any) -> bool:
+    """Tells whether an activation, or that of a layer, lets no gradient through to what is zero."""
+    if isinstance(layer, kl.ReLU):
+        return not layer.negative_slope
+    activation = getattr(layer, "activation", None)
+    return isinstance(layer, kl.PReLU) or getattr(activation, "__name__", None) in _FLAT_AT_ZERO
 
 
 def _spaces(walk: Walk, maps: flow.Inputs, normalised: bool = False) -> set[int]:

@@ -58,7 +58,9 @@ class _Space:
         self.name = ""
         self.whole = False
         self.fresh: str | None = None  # what a channel is that a normalisation must not see
-        self.unsteady: str | None = None  # why it would see it nonetheless
+        # Why it would see it nonetheless, if a channel is the "mean" of the others, or "zero".
+        self.unsteady: dict[str, str] = {}
+        self.numb: str | None = None  # a layer that would never let it learn, if it is zero
         self.reason: str | None = None
         self.order = 0  # among the groups of the model
 
@@ -69,10 +71,15 @@ class _Space:
         self.producers = list(dict.fromkeys([*one.producers, *two.producers]))
         self.reason = self.reason or other.reason
         self.whole = self.whole or other.whole
-        self.unsteady = self.unsteady or other.unsteady
+        self.unsteady = {**other.unsteady, **self.unsteady}
+        self.numb = self.numb or other.numb
         if {self.fresh, other.fresh} == {"mean", "zero"}:
-            self.unsteady = self.unsteady or "it is normalised in two ways"
+            self.unsettle("it is normalised in two ways")
         self.fresh = self.fresh or other.fresh
+
+    def unsettle(self, reason: str, fresh: Iterable[str] = ("mean", "zero")) -> None:
+        """Notes that fresh channels of some kinds don't stay what they are at first."""
+        self.unsteady = {**dict.fromkeys(fresh, reason), **self.unsteady}
 
 
 class Walk:
@@ -243,14 +250,22 @@ class Walk:
         """Notes that fresh channels must be "zero", or the "mean" of the others, at first."""
         for space in self.spaces_of(channels):
             if space.fresh not in (None, fresh):
-                space.unsteady = space.unsteady or "it is normalised in two ways"
+                space.unsettle("it is normalised in two ways")
             space.fresh = fresh
 
-    def unsettle(self, maps: Iterable[Channels | None], reason: str) -> None:
-        """Notes that fresh channels don't stay what they are at first."""
+    def unsettle(
+        self, maps: Iterable[Channels | None], reason: str, fresh: Iterable[str] = ("mean", "zero")
+    ) -> None:
+        """Notes that fresh channels of some kinds don't stay what they are at first."""
         for channels in maps:
             for space in self.spaces_of(channels):
-                space.unsteady = space.unsteady or reason
+                space.unsettle(reason, fresh)
+
+    def numb(self, maps: Iterable[Channels | None], name: str) -> None:
+        """Notes that a layer lets no gradient through to channels that are zero."""
+        for channels in maps:
+            for space in self.spaces_of(channels):
+                space.numb = space.numb or name
 
     def refuse(self, layer: Any, inputs: Iterable[Channels | None], reason: str) -> None:
         """Freezes what goes into a layer; what comes out is of fixed width."""
@@ -277,7 +292,8 @@ class Walk:
             self.freeze(known, reason)
             return None
         if len({channels.normalised for channels in known}) > 1:
-            self.unsettle(known, "what is normalised is added to it: the mean of both isn't known")
+            reason = "what is normalised is added to it: the mean of both isn't known"
+            self.unsettle(known, reason, ["mean"])
         return self.resolved(first)
 
     def _tie(self, first: Channels, second: Channels, reason: str) -> bool:

@@ -164,6 +164,26 @@ def transformer_of_sums(width=64, blocks=4):
     return keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling1D()(x)))
 
 
+@pytest.mark.parametrize("inexact", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("activation", ["relu", "gelu", "elu", "tanh"])
+def test_what_grows_before_an_activation_learns(norm, activation, inexact):
+    """The gradient of relu at zero is zero: what a norm wants to be zero would stay so."""
+    inputs = keras.Input((3,))
+    x = kl.Activation(activation, name="act")(norm()(kl.Dense(6, name="stream")(inputs)))
+    model = growable(keras.Model(inputs, kl.Dense(2)(x)), inexact)
+    if activation == "relu" and norm is not kl.LayerNormalization:
+        assert "`act` lets no gradient through" in find_groups(model).groups["stream"].frozen
+        return
+    before = model(X[:, 0])
+    model.grow(0.5, "random")
+    assert relative(model(X[:, 0]), before) < 1e-5
+    start = model.get_weights()[0]
+    for _ in range(3):
+        model.train_on_batch(X[:, 0], Y)
+    assert np.all(np.any(model.get_weights()[0] != start, axis=0))
+
+
 def activated():
     inputs = keras.Input((3,))
     x = kl.Dense(6, activation="relu", name="stream")(inputs)
@@ -180,6 +200,23 @@ def unscaled():
     inputs = keras.Input((3,))
     x = kl.Dense(6, name="stream")(inputs)
     return keras.Model(inputs, kl.Dense(2)(kl.LayerNormalization(scale=False)(x)))
+
+
+@pytest.mark.parametrize("norm", [n for n in NORMS if n is not kl.LayerNormalization])
+def test_sums_that_are_divided_by_their_norm_grow_exactly(norm, tmp_path):
+    """Where fresh channels are zero, and not a mean, they stay that through any number of them."""
+    x, y = X, np.ones((len(X), 2), "float32")
+    model = growable(after(norm))
+    before = model(x)
+    model.grow(0.5, "random")
+    assert model.widths["stream"] == 9 and relative(model(x), before) < 1e-5
+    start = model.get_weights()
+    model.train_on_batch(x, y)
+    kernel = keras.ops.convert_to_numpy(model.get_layer("stream").kernel)
+    assert np.all(np.any(kernel != start[0], axis=0))  # each fresh channel learns
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert relative(loaded(x), model(x)) < 1e-6
 
 
 @pytest.mark.parametrize(
