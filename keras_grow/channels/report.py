@@ -17,10 +17,10 @@ class LayerReport:
     Attributes:
         layer: Name of the layer, after those of the models within the model that it is in.
         kind: Its type.
-        group: Name of the channel group that it puts out, or `None`.
-        width: Number of channels of the group, or `None`.
-        growable: Whether the group can grow.
-        reason: Why not, or an empty string.
+        group: Name of the channel group that it puts out, or of several, or `None`.
+        width: Number of channels of the groups, or `None`.
+        growable: Whether one of them can grow.
+        reason: Why one of them can't, or an empty string.
     """
 
     layer: str
@@ -48,9 +48,14 @@ class GrowthReport:
 
     def __str__(self) -> str:
         cells = [("layer", "type", "group", "width", "growable")]
+        said: dict[str, str] = {}  # reason -> the first layer that has it
         for row in self.rows:
             width = "" if row.width is None else str(row.width)
-            verdict = "yes" if row.growable else f"no: {row.reason}" if row.reason else "-"
+            verdict = "yes" if row.growable else "-"
+            if row.reason:
+                verdict = "in part; the rest" if row.growable else "no"
+                same = said.setdefault(row.reason, row.layer)
+                verdict += f": {row.reason}" if same == row.layer else f", as `{same}`"
             cells.append((row.layer, row.kind, row.group or "", width, verdict))
         sizes = [max(len(line[i]) for line in cells) for i in range(4)]
         return "\n".join(
@@ -82,7 +87,7 @@ def _row(name: str, kind: str, groups: list, graph: ChannelGraph) -> LayerReport
         kind,
         ", ".join(group.name for group in groups),
         sum(group.width for group in groups),
-        growable=not frozen,
+        growable=len(frozen) < len(groups),
         reason=frozen[0] if frozen else "",
     )
 

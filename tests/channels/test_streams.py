@@ -164,6 +164,17 @@ def transformer_of_sums(width=64, blocks=4):
     return keras.Model(inputs, kl.Dense(2)(kl.GlobalAveragePooling1D()(x)))
 
 
+def test_a_report_says_a_reason_once_and_what_grows_in_part():
+    model = growable(transformer_of_sums(width=8, blocks=1))
+    rows = {row.layer: row for row in model.growth_report().rows}
+    attention = rows["multi_head_attention"]
+    assert attention.growable and attention.reason == rows["stream"].reason
+    lines = str(model.growth_report()).splitlines()
+    assert sum("allow_inexact" in line for line in lines) == 1
+    assert [line.endswith("in part; the rest, as `stream`") for line in lines].count(True) == 1
+    assert [line.endswith("no, as `stream`") for line in lines].count(True) > 3
+
+
 @pytest.mark.parametrize("inexact", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("activation", ["relu", "gelu", "elu", "tanh"])
