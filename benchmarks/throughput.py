@@ -1,19 +1,20 @@
 """Training throughput of a `GrowableModel` beside the same network in plain Keras layers.
 
 What is measured: images per second of whole training steps (forward, backward, update; SGD with
-momentum, no metrics) on noise in the shape of CIFAR-10, in arms that take turns, the first three
+momentum, no metrics) on noise in the shape of CIFAR-10, in arms that take turns, the first four
 in one process and from the same weights:
 
 - plain: `model.to_keras()`, Keras's own layers;
 - off: the `GrowableModel`, never armed;
-- armed: the `GrowableModel` after `model.arm(SimilarityPenalty())`;
+- armed: the `GrowableModel` after `model.arm(SimilarityPenalty())`, the paper's penalty;
+- parted: the same with the energy of pairs per neuron, the default of `GrowthCallback`;
 - torch: the same VGG16 in PyTorch, eager and channels-last, where PyTorch is installed; in a
   process of its own that waits while the others take their turns.
 
 How: the compiled train function that `fit` uses is called on a `tf.data` iterator, so that no
 Python but the call itself is timed. A round is `--steps` steps of every arm; a ratio is the
 quotient of the arms' medians over the rounds, with the extremes of the rounds beside it. Wanted:
-off/plain >= 1.0 (VGG16: >= 1.2), armed/off >= 0.98.
+off/plain >= 1.0 (VGG16: >= 1.2), armed/off and parted/off >= 0.98.
 
     python benchmarks/throughput.py            # VGG16 at 16 and 56, MobileNetV1 at 32
     python benchmarks/throughput.py --all      # MobileNetV1 at 108 too
@@ -39,9 +40,14 @@ import keras_grow
 
 NETWORKS = [("vgg16", 16), ("vgg16", 56), ("mobilenet", 32)]
 ALL = [*NETWORKS, ("mobilenet", 108)]
+PENALTIES = {
+    "armed": {},
+    "parted": {"weight": 0.1, "weight_sum": 0.0, "measure": "energy", "per": "neuron"},
+}
 RATIOS = {
     "off/plain": ("off", "plain"),
     "armed/off": ("armed", "off"),
+    "parted/off": ("parted", "off"),
     "off/torch": ("off", "torch"),
 }
 
@@ -112,9 +118,10 @@ def make_arms(name: str, width: int, args: argparse.Namespace) -> dict:
     x, y = measure.images(4 * args.batch_size)
     off = measure.compiled(measure.build(name, width), args.jit_compile)
     plain = measure.compiled(off.to_keras(), args.jit_compile)
-    armed = measure.compiled(keras_grow.GrowableModel.from_keras(off), args.jit_compile)
-    armed.arm(keras_grow.SimilarityPenalty())
-    models = {"plain": plain, "off": off, "armed": armed}
+    models = {"plain": plain, "off": off}
+    for label, given in PENALTIES.items():
+        models[label] = measure.compiled(keras_grow.GrowableModel.from_keras(off), args.jit_compile)
+        models[label].arm(keras_grow.SimilarityPenalty(**given))
     return {label: measure.Stepper(m, x, y, args.batch_size) for label, m in models.items()}
 
 
@@ -156,7 +163,7 @@ class TorchArm:
 
 def printed(rows: list[dict]) -> tuple[list[str], list[list[str]]]:
     """Returns the table's head and rows: median images/s, and ratios (smallest to largest)."""
-    labels = ["plain", "off", "armed", *(["torch"] if torch_is_installed() else [])]
+    labels = ["plain", "off", "armed", "parted", *(["torch"] if torch_is_installed() else [])]
     ratios = [label for label, (_, below) in RATIOS.items() if below in labels]
     head = ["model", "width", *(f"{label} img/s" for label in labels), *ratios]
     return head, [

@@ -63,7 +63,8 @@ def compare(name: str, seed: int, args: argparse.Namespace) -> dict[str, runs.Ru
     print(f"\n{name}, seed {seed}:", flush=True)
     keras.utils.set_random_seed(seed)
     model = keras_grow.GrowableModel.from_keras(TASKS[name].build())
-    growth = keras_grow.GrowthCallback(args.rate, epochs // (GROWTHS + 1), args.method)
+    every = epochs // (GROWTHS + 1)
+    growth = keras_grow.GrowthCallback(args.rate, every, args.method, penalty="paper")
     found = {"grown": train(model, name, seed, epochs, args, [growth])}
     grown = found["grown"].training_flops
     final = keras_grow.flops.training_flops(model, len(load(name, args)[0]))  # of an epoch

@@ -280,14 +280,23 @@ def rows_of(
 
 def _fits(options: Sequence[str], method: str) -> bool:
     """Tells whether options of recipes/cifar.py may go with a method: --noise is of one."""
-    return method == "net2wider" or "--noise" not in options
+    return method == "net2wider" or "--noise" not in _names(options)
 
 
-def _own(given: Iterable[tuple[str, str]], taken: Iterable[str]) -> Settings:
+def _names(options: Iterable[str]) -> set[str]:
+    return {option.partition("=")[0] for option in options}
+
+
+def _own(given: Iterable[tuple[str, str]], taken: Iterable[str], other: str) -> Settings:
     """Returns settings of one's own by their names.
 
+    Args:
+        given: Names and options.
+        taken: Names that others have.
+        other: An option that is for the other kind of rows.
+
     Raises:
-        ValueError: if a name is taken, or can't be part of a folder's.
+        ValueError: if a name is taken, or can't be part of a folder's, or the options are wrong.
     """
     found: dict[str, tuple[str, list[str]]] = {}
     for name, options in given:
@@ -296,6 +305,8 @@ def _own(given: Iterable[tuple[str, str]], taken: Iterable[str]) -> Settings:
                 "a setting's name must be of letters, digits, `_` and `.`, and be none of "
                 f"{' '.join((*taken, *found))}. Received: {name}"
             )
+        if other in _names(options.split()):
+            raise ValueError(f"setting {name}: {other} is not for rows of this kind")
         found[name] = name, ["--penalty", *options.split()]
     return found
 
@@ -358,8 +369,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         chosen["test-every"] = chosen["epochs"]
     args.protocol = {"backend": args.backend, **chosen}
     try:
-        grown = _own(args.setting, SETTINGS)
-        static = _own(args.static_setting, [*SETTINGS, *grown])
+        grown = _own(args.setting, SETTINGS, "--static-penalty")
+        static = _own(args.static_setting, [*SETTINGS, *grown], "--noise")
         args.settings = {**SETTINGS, **grown, **static}
         args.rows = only(rows_of(args.tables, grown, static), args.only)
     except ValueError as error:

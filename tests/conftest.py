@@ -23,7 +23,7 @@ settings.load_profile("keras_grow")
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by marker
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Has all but the first cases of a test with the marker `quick` be long.
 
     Skips on another backend what is TensorFlow's alone.
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items):
     cases = Counter()
     for item in items:
         quick = item.get_closest_marker("quick")
-        if quick:
+        if quick and not config.option.keyword:  # `-k` asks for a case by name
             test = item.nodeid.partition("[")[0]
             cases[test] += 1
             if cases[test] > quick.args[0]:

@@ -13,8 +13,7 @@ from keras_grow.callbacks import growth_schedules
 from keras_grow.callbacks.growth_schedules import Schedule
 from keras_grow.channels.budget import share_of
 from keras_grow.channels.graph import count_weights
-from keras_grow.growing.blocks import standard_moments
-from keras_grow.growing.deepening import make_block
+from keras_grow.growing.deepening import try_block
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.methods import GrowthMethod
 from keras_grow.model import check_growable_model
@@ -36,8 +35,9 @@ class GrowthCallback(keras.callbacks.Callback):
             says.
         every: Epochs between growths, or a `keras_grow.Schedule`. Defaults to 50.
         method: Name of a growth method, or an instance. Defaults to "random".
-        penalty: A `SimilarityPenalty`, `None` for no penalty, "paper" for Sakai and Hotta's, or
-            "default".
+        penalty: A `SimilarityPenalty`, `None` for no penalty, "paper" for Sakai and Hotta's Eq. 5,
+            or "default": the energy of similar pairs, which parts copies too (see
+            `SimilarityPenalty`). Both last 15 epochs, or until the next growth.
         max_params: The most trainable parameters that the model may have.
         max_widths: The most channels of any group, or group name -> the most channels.
         of: What the rate is a fraction of: "neurons", "parameters" or "flops". See
@@ -111,7 +111,8 @@ class GrowthCallback(keras.callbacks.Callback):
         if not model.widths:
             raise ValueError(f"Model `{model.name}` has nothing to grow.\n{model.growth_report()}")
         for name, branch in self.depth.items():
-            make_block(model, name, branch, standard_moments)
+            costs = self.of == "flops" or self.limits["max_flops"] is not None
+            try_block(model, name, branch, costs)
         super().set_model(model)
 
     @property

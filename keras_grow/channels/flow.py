@@ -7,6 +7,7 @@ it doesn't understand freezes the groups that it touches, with a reason to read.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -97,6 +98,8 @@ def separable(walk: Walk, call: Call, inputs: Inputs) -> Channels:
     layer = call.operation
     between = inputs[0] and _several(inputs[0], layer.depth_multiplier)
     outputs = convolve(walk, call, inputs)
+    # The depthwise kernel of a channel that is zero at first is zero, too.
+    between = between and replace(between, flat=True)
     axes = [(-2, between, "input", 0.0), (-1, outputs, "output", 0.0)]
     walk.add_variable(layer, "pointwise_kernel", axes, True)
     return outputs

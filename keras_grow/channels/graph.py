@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,6 +196,7 @@ def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
     inexact = getattr(model, "allow_inexact", False)
     roots = {walk.root(number) for number in range(len(walk.spaces))}.difference(walk.parts)
     spaces = sorted((walk.spaces[number] for number in roots), key=lambda space: space.order)
+    heard = {id(space) for space in _heard(walk)}
     groups = {}
     for space in spaces:
         name = space.name
@@ -204,7 +205,7 @@ def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
             space.width,
             tuple(space.layers),
             tuple(space.producers),
-            space.reason or _why_numb(space) or (None if inexact else _why_inexact(space)),
+            space.reason or _why_numb(space, heard) or (None if inexact else _why_inexact(space)),
             space.whole,
             space.fresh is not None,
         )
@@ -245,13 +246,23 @@ def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
     )
 
 
-def _why_numb(space: Any) -> str | None:
+def _heard(walk: Walk) -> Iterator[Any]:
+    """Yields the spaces that can learn by the weights out of them, if they are zero at first."""
+    for _, _, axes, _ in walk.variables:
+        for _, channels, role, *_ in axes:
+            if role == "input" and channels is not None and not channels.flat:
+                spaces = walk.spaces_of(channels)
+                if _are_silent(spaces, channels):
+                    yield from spaces
+
+
+def _why_numb(space: Any, heard: Collection[int]) -> str | None:
     """Says why fresh channels would never learn, if they wouldn't."""
-    if space.fresh != "zero" or space.numb is None:
+    if space.fresh != "zero" or id(space) in heard:
         return None
     return (
-        "a normalisation wants fresh channels to be zero, and so they would stay: "
-        f"`{space.numb}` lets no gradient through to them"
+        "a normalisation wants fresh channels to be zero, and so they would stay: whatever reads "
+        "them lets no gradient through to what is zero, or reads other channels with them"
     )
 
 
@@ -265,14 +276,19 @@ def _why_inexact(space: Any) -> str | None:
     )
 
 
+def _are_silent(spaces: Collection, channels: Any) -> bool:
+    """Tells whether fresh channels of all spaces along an axis are zero there."""
+    return bool(spaces) and all(
+        space.fresh == "zero" or (space.fresh and channels.normalised) for space in spaces
+    )
+
+
 def _along(
     walk: Walk, axis: int, channels: Any, role: str, fresh: float = 0.0, growth: float = 0.0
 ) -> AxisChannels:
     """Returns the channels along one axis of a variable."""
     spaces = walk.spaces_of(channels)
-    silent = bool(spaces) and all(
-        space.fresh == "zero" or (space.fresh and channels.normalised) for space in spaces
-    )
+    silent = _are_silent(spaces, channels)
     if role == "output" and any(space.fresh == "mean" for space in spaces):
         fresh = MEAN
     return AxisChannels(axis, walk.named(channels.segments), role, fresh, growth, silent)

@@ -5,7 +5,7 @@ unless it is silent: the mean of the others at each position (LayerNormalization
 stays), or zero (RMSNormalization and UnitNormalization). A mean over m channels of which n are
 not silent is n / m of what it was; the scale and epsilon make up for it. What a silent channel is
 after the normalisation is zero, so the weights out of it may be anything, and through them it
-learns.
+learns, unless an activation that is flat at zero lies before them.
 
 A channel is the mean of the others where the kernels that add to the stream say so, and as long as
 nothing but linear layers, which treat all channels alike, lies between.
@@ -13,6 +13,7 @@ nothing but linear layers, which treat all channels alike, lies between.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from keras_grow.channels import joins
@@ -62,7 +63,7 @@ def _normalised(
         walk.sizes.append((layer, "epsilon", None, channels, _INVERSE))
     if shift:
         walk.add_variable(layer, shift, [(-1, channels, "through")], is_kernel=False)
-    return Channels(channels.axis, channels.segments, normalised=True)
+    return replace(channels, normalised=True)
 
 
 def _axes(layer: Any, rank: int) -> set[int]:

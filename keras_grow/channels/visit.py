@@ -29,7 +29,8 @@ _ZERO_AT_ZERO = frozenset(
 _DIVIDED = tuple(
     getattr(kl, name) for name in ("RMSNormalization", "UnitNormalization") if hasattr(kl, name)
 )
-_FLAT_AT_ZERO = frozenset("hard_shrink relu relu6 soft_shrink tanh_shrink".split())
+# Functions, layers and operations, in lower case.
+_FLAT_AT_ZERO = frozenset("hardshrink leakyrelu prelu relu relu6 softshrink tanhshrink".split())
 
 
 def visit(walk: Walk, call: Call, inputs: flow.Inputs) -> list[Channels | None]:
@@ -181,8 +182,9 @@ def _settled(
     keeps_mean = row.linear and _is_linear(getattr(layer, "activation", None))
     if outputs is None:
         return None
-    if _is_flat_at_zero(layer):
-        walk.numb([outputs], layer.name)
+    through = [m for m in inputs if _spaces(walk, [m]) & _spaces(walk, [outputs])]
+    if _is_flat_at_zero(layer) or (through and all(m.flat for m in through)):
+        outputs = replace(outputs, flat=True)
     passes = _spaces(walk, inputs, normalised=True) & _spaces(walk, [outputs])
     if passes and not _spaces(walk, walk.opened_since(opened)) & _spaces(walk, [outputs]):
         only_adds = keeps_mean and not row.variables and id(layer) not in walk.holders
@@ -211,10 +213,11 @@ def _is_zero_at_zero(layer: Any) -> bool:
 
 def _is_flat_at_zero(layer: Any) -> bool:
     """Tells whether an activation, or that of a layer, lets no gradient through to what is zero."""
-    if isinstance(layer, kl.ReLU):
-        return not layer.negative_slope
-    activation = getattr(layer, "activation", None)
-    return isinstance(layer, kl.PReLU) or getattr(activation, "__name__", None) in _FLAT_AT_ZERO
+    activation = getattr(layer, "activation", layer)
+    if getattr(activation, "negative_slope", 0):
+        return False
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return name.lower().replace("_", "") in _FLAT_AT_ZERO
 
 
 def _spaces(walk: Walk, maps: flow.Inputs, normalised: bool = False) -> set[int]:

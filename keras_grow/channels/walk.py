@@ -21,11 +21,13 @@ class Channels:
         segments: The channels along it; during the walk a segment's group is the number of a
             space.
         normalised: Whether they come out of a normalisation over all of them.
+        flat: Whether what is zero gets no gradient through here, as behind a relu.
     """
 
     axis: int
     segments: tuple[Segment, ...]
     normalised: bool = False
+    flat: bool = False
 
     @property
     def width(self) -> int:
@@ -60,7 +62,6 @@ class _Space:
         self.fresh: str | None = None  # what a channel is that a normalisation must not see
         # Why it would see it nonetheless, if a channel is the "mean" of the others, or "zero".
         self.unsteady: dict[str, str] = {}
-        self.numb: str | None = None  # a layer that would never let it learn, if it is zero
         self.reason: str | None = None
         self.order = 0  # among the groups of the model
 
@@ -72,7 +73,6 @@ class _Space:
         self.reason = self.reason or other.reason
         self.whole = self.whole or other.whole
         self.unsteady = {**other.unsteady, **self.unsteady}
-        self.numb = self.numb or other.numb
         if {self.fresh, other.fresh} == {"mean", "zero"}:
             self.unsettle("it is normalised in two ways")
         self.fresh = self.fresh or other.fresh
@@ -261,12 +261,6 @@ class Walk:
             for space in self.spaces_of(channels):
                 space.unsettle(reason, fresh)
 
-    def numb(self, maps: Iterable[Channels | None], name: str) -> None:
-        """Notes that a layer lets no gradient through to channels that are zero."""
-        for channels in maps:
-            for space in self.spaces_of(channels):
-                space.numb = space.numb or name
-
     def refuse(self, layer: Any, inputs: Iterable[Channels | None], reason: str) -> None:
         """Freezes what goes into a layer; what comes out is of fixed width."""
         known = [channels for channels in inputs if channels is not None]
@@ -294,7 +288,7 @@ class Walk:
         if len({channels.normalised for channels in known}) > 1:
             reason = "what is normalised is added to it: the mean of both isn't known"
             self.unsettle(known, reason, ["mean"])
-        return self.resolved(first)
+        return replace(self.resolved(first), flat=all(channels.flat for channels in known))
 
     def _tie(self, first: Channels, second: Channels, reason: str) -> bool:
         """Makes two maps one and the same, if they can be."""

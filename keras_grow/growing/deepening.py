@@ -10,15 +10,24 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_grow.backend import strategy_scope
+from keras_grow.channels.flops import forward_flops
 from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core import keras_private
-from keras_grow.growing.blocks import Branch, Moments, identity_block, name_apart, residual_block
+from keras_grow.growing.blocks import (
+    Branch,
+    Moments,
+    identity_block,
+    name_apart,
+    residual_block,
+    standard_moments,
+)
 from keras_grow.growing.sharing import follow, models_calling, models_sharing
 from keras_grow.growing.slots import rebuild
 from keras_grow.growing.transaction import Transaction
@@ -126,6 +135,24 @@ def make_block(
         return residual_block(model, after, tensor, branch), after
 
 
+def try_block(model: keras.Model, after: str, branch: Branch | None, costs: bool) -> None:
+    """Refuses a block that can't be made, before there is need of it; none is left behind.
+
+    Args:
+        model: The model.
+        after: Name of a layer.
+        branch: As for `make_block`.
+        costs: Whether its floating-point operations must be known, too.
+    """
+    state = random.getstate()  # of which Keras draws the seeds of new layers
+    try:
+        block, _ = make_block(model, after, branch, standard_moments)
+    finally:
+        random.setstate(state)
+    if costs:
+        forward_flops(block)
+
+
 def block_of(event: Mapping[str, Any]) -> keras.Model:
     """Makes the block of an event anew, with weights of its own."""
     # A copy: Keras takes out of it what it has read.
@@ -171,13 +198,13 @@ def _rewire(steps: Transaction, model: keras.Model, shared: Sequence, moves: Seq
 
 
 def _renew(steps: Transaction, model: keras.Model, calls: Sequence) -> None:
-    """Has variables of some calls hold other tensors, equal to those that they held.
+    """Has a weight of each of some calls hold another tensor, equal to the one that it held.
 
     A function that somebody has traced knows nothing of a block: as after a growth, it fails at its
-    next use. Where a call has no variables, those of the calls before it are taken.
+    next use. Where a call has no weights, those of the calls before it are taken, or behind it.
     """
     operations = [each for call in calls for each in keras_private.nearest_with_weights(call)]
-    variables = {id(v): v for operation in operations for v in operation.variables}.values()
+    variables = {id(o.weights[0]): o.weights[0] for o in operations}.values()
     others = models_sharing(model, list(variables))
     steps.undo.callback(follow, model, others)
     models = [m for m in (model, *others) if getattr(m, "optimizer", None) and m.optimizer.built]

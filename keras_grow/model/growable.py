@@ -18,7 +18,7 @@ from keras_grow.channels.graph import count_weights, find_groups
 from keras_grow.channels.report import GrowthReport, report, why_nothing_grows
 from keras_grow.growing import conversion
 from keras_grow.growing.agreement import agree_on_weights, agreed
-from keras_grow.growing.blocks import moments
+from keras_grow.growing.blocks import moments, standard_moments
 from keras_grow.growing.deepening import check_after, deepen, make_block
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.failures import check_finite, explained
@@ -270,12 +270,10 @@ class GrowableModel(GrownModel):
         check_slots(self.optimizer)
         started = time.perf_counter()
         with transaction() as steps, explained(f"Deepening model `{self.name}` after '{after}'"):
+            if not self._has_room(after, branch, max_params, max_flops):
+                return None
             block, after = make_block(self, after, branch, partial(self._moments, data))
             parameters = count_weights(self.trainable_variables)
-            if max_params and parameters + count_weights(block.trainable_variables) > max_params:
-                return None
-            if max_flops and forward_flops(self) + forward_flops(block) > max_flops:
-                return None
             agree_on_weights(self, block)
             before = self.widths
             chosen = time.perf_counter()
@@ -298,6 +296,16 @@ class GrowableModel(GrownModel):
         if self.fit_context is not None:
             self.fit_context.tell_of_growth(event)
         return event
+
+    def _has_room(self, after: str, branch, max_params: int | None, max_flops: int | None) -> bool:
+        """Tells whether ceilings allow a block, by one that is made for that."""
+        if max_params is None and max_flops is None:
+            return True
+        block, _ = make_block(self, after, branch, standard_moments)
+        parts = [self.trainable_variables, block.trainable_variables]
+        if max_params is not None and sum(map(count_weights, parts)) > max_params:
+            return False
+        return max_flops is None or sum(map(forward_flops, [self, block])) <= max_flops
 
     def _moments(self, data: Any, tensor: keras.KerasTensor, axis: int):
         """Returns mean and variance, along an axis, of what comes through a symbolic tensor."""

@@ -28,8 +28,9 @@ SMALLEST_NORM_FLOAT16 = 1e-4
 # second bounds the gradient by 1e4, which float16 can hold.
 RELATIVE_FLOOR = 1e-3
 ABSOLUTE_FLOOR = 1e-4
-# The most that rounding moves a sum of float32 weights, relative to the sum of |W|.
-ROUNDING = 1e-6
+# By what two compiled functions were seen to differ in a sum of float32 weights, relative to the
+# sum of |W|.
+ROUNDING = 3e-7
 
 
 def neuron_rows(kernel: Any, axis: int = -1, blocks: int = 1) -> Any:
@@ -121,9 +122,9 @@ def weight_drift(
     """Computes by how much the sum of a layer's weights has changed (Eq. 4).
 
     With r = sum(W_current) / sum(W_previous): |log |r||, or log |r| as the paper prints it, which
-    is unbounded below without the guard. Zero where nothing changed, or the sum by no more than
-    float32 rounds it, 1e-6 * sum(|W_current|): |log r| has a kink there, and how it is rounded
-    differs from one compiled function to another. A change of sign alone counts as no change.
+    is unbounded below without the guard. |log |r|| is zero where nothing changed, or the sum by no
+    more than 3e-7 * sum(|W_current|): it has a kink there, and how a sum is rounded differs from
+    one compiled function to another. A change of sign alone counts as no change.
 
     The guard: where |sum| is less than `floor = 1e-3 * sum(|W_current|) + 1e-4`, the floor takes
     its place, for both sums: `log(max(|current|, floor)) - log(max(|previous|, floor))`. Sums above
@@ -161,8 +162,10 @@ def weight_drift(
     # A difference of logarithms: the ratio itself could overflow.
     before = ops.log(ops.maximum(ops.abs(ops.stop_gradient(previous)), floor))
     drift = ops.log(ops.maximum(ops.abs(current), floor)) - before
+    if form == "signed":
+        return drift
     still = ops.abs(current - previous) <= ROUNDING * scale
-    return ops.where(still, 0.0, ops.abs(drift) if form == "absolute" else drift)
+    return ops.where(still, 0.0, ops.abs(drift))
 
 
 def neuron_columns(kernel: Any, axis: int, blocks: int = 1) -> Any:

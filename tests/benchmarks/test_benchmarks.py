@@ -93,7 +93,7 @@ def test_throughput(tmp_path, capsys, no_torch):
     assert {"cpu", "cores", "versions", "date"} <= set(results["machine"])
     (row,) = results["rows"]
     assert set(row) == {"model", "width", "parameters", "images_per_second", "ratios"}
-    assert set(row["images_per_second"]) == {"plain", "off", "armed"}
+    assert set(row["images_per_second"]) == {"plain", "off", "armed", "parted"}
     for speed in row["images_per_second"].values():
         assert len(speed["values"]) == 2
         assert speed["median"] == statistics.median(speed["values"]) > 0
@@ -112,7 +112,8 @@ def test_the_arms_are_the_same_network(no_torch):
     arms = throughput.make_arms("mobilenet", 4, args)
     x, _ = measure.images(3)
     outputs = [arm.model.predict(x, verbose=0) for arm in arms.values()]
-    assert arms["armed"].model.penalty_window.epochs_left > 0
+    for label in ("armed", "parted"):
+        assert arms[label].model.penalty_window.epochs_left > 0
     assert arms["off"].model.penalty_window is None
     for output in outputs[1:]:
         assert output == pytest.approx(outputs[0], rel=1e-4, abs=1e-5)

@@ -181,7 +181,15 @@ def test_by_default_it_is_random_with_the_penalty():
     fit(model, GrowthCallback(0.4, every=1, verbose=0), epochs=2)
     (event,) = model.growth_history
     assert event.method == "random" and event.neurons_after == 21
-    assert model.penalty_window.penalty == SimilarityPenalty()
+    assert model.penalty_window.penalty == SimilarityPenalty(
+        weight=0.1, weight_sum=0.0, measure="energy", per="neuron"
+    )
+
+
+def test_the_penalty_of_the_paper_by_name():
+    model = network()
+    fit(model, GrowthCallback(0.4, every=1, penalty="paper", verbose=0), epochs=2)
+    assert model.penalty_window.penalty == SimilarityPenalty(weight=1.0, weight_sum=0.01, epochs=15)
 
 
 def test_growing_at_given_epochs_and_until():

@@ -175,24 +175,57 @@ def test_a_report_says_a_reason_once_and_what_grows_in_part():
     assert [line.endswith("no, as `stream`") for line in lines].count(True) > 3
 
 
-@pytest.mark.parametrize("inexact", [False, True])
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("activation", ["relu", "gelu", "elu", "tanh"])
-def test_what_grows_before_an_activation_learns(norm, activation, inexact):
-    """The gradient of relu at zero is zero: what a norm wants to be zero would stay so."""
+FLAT = {
+    "relu": lambda x, norm, inputs: kl.Activation("relu")(norm()(x)),
+    "a layer": lambda x, norm, inputs: kl.ReLU()(norm()(x)),
+    "in an activation": lambda x, norm, inputs: kl.Activation(kl.ReLU())(norm()(x)),
+    "an operation": lambda x, norm, inputs: keras.ops.relu(norm()(x)),
+    "a slope of zero": lambda x, norm, inputs: kl.LeakyReLU(negative_slope=0.0)(norm()(x)),
+    "beside others": lambda x, norm, inputs: kl.Concatenate()(
+        [norm()(x), kl.Dense(4, "tanh")(inputs)]
+    ),
+}
+NOT_FLAT = {
+    "gelu": lambda x, norm, inputs: kl.Activation("gelu")(norm()(x)),
+    "elu": lambda x, norm, inputs: kl.ELU()(norm()(x)),
+    "a slope": lambda x, norm, inputs: kl.LeakyReLU(negative_slope=0.1)(norm()(x)),
+    "another reader": lambda x, norm, inputs: norm()(
+        kl.Add()([x, kl.Dense(6)(kl.Dense(5)(kl.Activation("relu")(norm()(x))))])
+    ),
+}
+
+
+def read_through(through, norm, inexact):
     inputs = keras.Input((3,))
-    x = kl.Activation(activation, name="act")(norm()(kl.Dense(6, name="stream")(inputs)))
-    model = growable(keras.Model(inputs, kl.Dense(2)(x)), inexact)
-    if activation == "relu" and norm is not kl.LayerNormalization:
-        assert "`act` lets no gradient through" in find_groups(model).groups["stream"].frozen
+    outputs = kl.Dense(2)(through(kl.Dense(6, name="stream")(inputs), norm, inputs))
+    return growable(keras.Model(inputs, outputs), inexact)
+
+
+@pytest.mark.parametrize("norm", NORMS[1:])
+@pytest.mark.parametrize("name", FLAT)
+def test_what_would_be_zero_for_good_is_frozen(name, norm):
+    """The gradient of relu at zero is zero; beside others, nothing is drawn for what is zero."""
+    for inexact in (False, True):
+        model = read_through(FLAT[name], norm, inexact)
+        assert "so they would stay" in find_groups(model).groups["stream"].frozen
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", [*FLAT, *NOT_FLAT])
+@pytest.mark.parametrize("inexact", [False, True])
+def test_whatever_grows_learns(name, norm, inexact):
+    model = read_through({**FLAT, **NOT_FLAT}[name], norm, inexact)
+    if "stream" not in model.widths:
+        assert name in FLAT or norm is kl.LayerNormalization
         return
     before = model(X[:, 0])
     model.grow(0.5, "random")
-    assert relative(model(X[:, 0]), before) < 1e-5
-    start = model.get_weights()[0]
+    assert inexact or relative(model(X[:, 0]), before) < 1e-5
+    kernel = model.get_layer("stream").kernel
+    start = keras.ops.convert_to_numpy(kernel)
     for _ in range(3):
         model.train_on_batch(X[:, 0], Y)
-    assert np.all(np.any(model.get_weights()[0] != start, axis=0))
+    assert np.all(np.any(keras.ops.convert_to_numpy(kernel) != start, axis=0))
 
 
 def activated():

@@ -1,5 +1,6 @@
 """Blocks that are the identity at first: the function, the optimizer, and everything around."""
 
+import random
 import re
 
 import keras
@@ -456,6 +457,28 @@ def test_a_step_that_was_traced_before_fails(after):
     assert np.any(model.get_weights()[0] != weights[0])
 
 
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("first", "between"),
+    [
+        (keras.layers.Dense, keras.layers.Dropout),
+        (keras.layers.Rescaling, keras.layers.Activation),  # no weights come before the block
+    ],
+)
+def test_an_inference_that_was_traced_before_fails(first, between):
+    import tensorflow as tf
+
+    x = inputs = keras.Input((5,))
+    x = first(4, name="first")(x)
+    x = between(0.5 if between is keras.layers.Dropout else "tanh")(x)
+    model = compiled(GrowableModel(inputs, keras.layers.Dense(2, name="head")(x)))
+    infer, x = tf.function(lambda x: model(x, training=False)), batch(model)
+    infer(x)
+    model.deepen("first", branch)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        infer(x)
+
+
 def test_a_sequential_model_of_the_same_calls():
     plain = keras.Sequential(
         [keras.Input((5,)), keras.layers.Dense(4, "relu", name="a"), keras.layers.Dense(2)]
@@ -554,6 +577,34 @@ def test_names_that_are_taken_get_a_number():
         model.deepen("hidden0", lambda x: keras.layers.Dense(4, name="head")(x))
     assert {"head", "head_2", "head_3"} <= {layer.name for layer in model.layers}
     assert find_groups(model).groups["head"].frozen == "it is an output of the model"
+
+
+def test_a_ceiling_is_looked_at_before_the_data():
+    x = inputs = keras.Input((6, 6, 2))
+    x = conv_bn(x, 4, "normalised")
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = compiled(GrowableModel(inputs, keras.layers.Dense(2, name="head")(x)))
+    assert model.deepen("normalised", max_params=10) is None  # where there is room, it asks for data
+    with pytest.raises(ValueError, match="needs training data"):
+        model.deepen("normalised", max_params=10**9)
+
+
+def test_a_block_of_unknown_cost_is_refused_before_training():
+    def attention(x):
+        y = keras.layers.Dense(2)(keras.layers.Reshape((2, 2))(x))
+        return keras.layers.Dense(4)(keras.layers.Flatten()(keras.layers.Attention()([y, y])))
+
+    model = compiled(relu_mlp())
+    callback = GrowthCallback(0.3, method="net2wider", depth={"hidden0": attention})
+    random.seed(3)
+    drawn = random.Random(3).random()
+    callback.set_model(model)
+    assert random.random() == drawn  # what is tried draws nothing
+    callback = GrowthCallback(
+        0.3, method="net2wider", depth={"hidden0": attention}, max_flops=10**9
+    )
+    with pytest.raises(ValueError, match=r"cost of layer .* isn't known"):
+        callback.set_model(model)
 
 
 def test_a_ceiling_that_leaves_no_room():

@@ -170,7 +170,15 @@ def test_only_the_current_sum_has_a_gradient():
     assert [float(gradient) for gradient in gradients] == pytest.approx([0.5, 0, 0])
 
 
-@pytest.mark.parametrize("rounding", [-3e-7, 0.0, 3e-7])
+def test_the_signed_form_has_a_gradient_where_nothing_changed():
+    """It has no kink there."""
+    value, (gradient,) = value_and_gradients(
+        lambda tensors: keras.ops.sum(weight_drift(tensors[0], 4.0, 9.0, "signed")), [4.0]
+    )
+    assert float(value) == 0 and float(gradient) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("rounding", [-2e-7, 0.0, 2e-7])
 def test_no_drift_and_no_gradient_where_nothing_changed(rounding):
     """However the sums are rounded: XLA, for one, compiles the one of a step."""
     kernels = random_kernels(SHAPES)

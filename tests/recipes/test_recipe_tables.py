@@ -88,7 +88,7 @@ def test_only_keeps_what_matches_each_kind():
 
 
 def test_noise_is_a_setting_of_copies_alone():
-    rows = tables.rows_of([1], {"noisy": ("noisy", ["--noise", "0.5"])})
+    rows = tables.rows_of([1], {"noisy": ("noisy", ["--noise=0.5"])})
     assert {row.method for row in rows if row.setting == "noisy"} == {"net2wider"}
 
 
@@ -97,6 +97,16 @@ def test_names_of_settings(name, capsys):
     with pytest.raises(SystemExit):
         tables.parse(["--setting", "twice", " --no-penalty", "--static-setting", name, " "])
     assert "a setting's name must be of letters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["--setting", "a", "--static-penalty always"], ["--static-setting", "a", " --noise=1"]],
+)
+def test_options_of_the_other_kind_of_rows(given, capsys):
+    with pytest.raises(SystemExit):
+        tables.parse(given)
+    assert "is not for rows of this kind" in capsys.readouterr().err
 
 
 def test_a_setting_whose_options_have_changed(tmp_path):

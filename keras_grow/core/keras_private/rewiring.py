@@ -35,15 +35,39 @@ def readers_of(model: keras.Model, tensor: keras.KerasTensor) -> list:
     return [node for node in nodes_of(model) if any(t is tensor for t in node.input_tensors)]
 
 
-def nearest_with_weights(node: Any) -> list[keras.Operation]:
-    """Returns the operation of a call, or those before it, whichever are the first with weights."""
-    operation = node.operation
-    if getattr(operation, "variables", ()):
-        return [operation]
-    before = [t._keras_history.operation._inbound_nodes for t in node.input_tensors]
-    makers = [each for nodes, t in zip(before, node.input_tensors, strict=True)
-              for each in nodes if any(out is t for out in each.outputs)]  # fmt: skip
-    return [each for maker in makers for each in nearest_with_weights(maker)]
+def nearest_with_weights(call: Any) -> list[keras.Operation]:
+    """Returns the operation of a call, or those before it, whichever are the first with weights.
+
+    If there are none, those behind it.
+    """
+    return _first_with_weights(call, _calls_before) or _first_with_weights(call, _calls_behind)
+
+
+def _first_with_weights(call: Any, further: Callable[[Any], list]) -> list[keras.Operation]:
+    """Relies on `Node.operation` (keras/src/ops/node.py)."""
+    calls, seen, found = [call], set(), {}
+    while calls:
+        each = calls.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if getattr(each.operation, "weights", ()):
+            found[id(each.operation)] = each.operation
+        else:
+            calls += further(each)
+    return list(found.values())
+
+
+def _calls_before(call: Any) -> list:
+    nodes = [n for t in call.input_tensors for n in t._keras_history.operation._inbound_nodes]
+    known = {*map(id, call.input_tensors)}
+    return [node for node in nodes if any(id(t) in known for t in node.outputs)]
+
+
+def _calls_behind(call: Any) -> list:
+    known = {*map(id, call.outputs)}
+    nodes = call.operation._outbound_nodes
+    return [node for node in nodes if any(id(t) in known for t in node.input_tensors)]
 
 
 def redirect(undo: ExitStack, node: Any, old: keras.KerasTensor, new: keras.KerasTensor) -> None:
@@ -103,13 +127,12 @@ def _set_map(model: keras.Model, found: dict[str, Any], layers: list) -> None:
 
 
 def hold_calls(model: keras.Model) -> Callable[[], None]:
-    """Returns what takes back the calls that are made from now on of the layers of a model.
+    """Returns what takes back the calls that are made from now on of what a model consists of.
 
     Relies on `Operation._inbound_nodes` and `_outbound_nodes` (keras/src/ops/operation.py).
     """
-    nodes = [
-        each for op in layers_within(model) for each in (op._inbound_nodes, op._outbound_nodes)
-    ]
+    operations = {id(each): each for each in (*layers_within(model), *model.operations)}
+    nodes = [n for op in operations.values() for n in (op._inbound_nodes, op._outbound_nodes)]
     held = [list(each) for each in nodes]
 
     def take_back() -> None:
