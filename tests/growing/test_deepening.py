@@ -584,7 +584,7 @@ def test_a_ceiling_is_looked_at_before_the_data():
     x = conv_bn(x, 4, "normalised")
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = compiled(GrowableModel(inputs, keras.layers.Dense(2, name="head")(x)))
-    assert model.deepen("normalised", max_params=10) is None  # where there is room, it asks for data
+    assert model.deepen("normalised", max_params=10) is None  # no data is asked for
     with pytest.raises(ValueError, match="needs training data"):
         model.deepen("normalised", max_params=10**9)
 
