@@ -12,6 +12,7 @@ from keras_grow.backend import collect_garbage
 from keras_grow.callbacks import growth_schedules
 from keras_grow.callbacks.growth_schedules import Schedule
 from keras_grow.channels.budget import share_of
+from keras_grow.channels.flops import forward_flops
 from keras_grow.channels.graph import count_weights
 from keras_grow.growing.deepening import try_block
 from keras_grow.growing.events import GrowthEvent
@@ -111,8 +112,9 @@ class GrowthCallback(keras.callbacks.Callback):
         if not model.widths:
             raise ValueError(f"Model `{model.name}` has nothing to grow.\n{model.growth_report()}")
         for name, branch in self.depth.items():
-            costs = self.of == "flops" or self.limits["max_flops"] is not None
-            try_block(model, name, branch, costs)
+            block = try_block(model, name, branch)
+            if self.of == "flops" or self.limits["max_flops"] is not None:
+                forward_flops(block)  # refuses a block whose cost isn't known
         super().set_model(model)
 
     @property

@@ -17,7 +17,6 @@ from typing import Any
 import keras
 
 from keras_grow.backend import strategy_scope
-from keras_grow.channels.flops import forward_flops
 from keras_grow.channels.graph import ChannelGraph, find_groups
 from keras_grow.core import keras_private
 from keras_grow.growing.blocks import (
@@ -135,22 +134,23 @@ def make_block(
         return residual_block(model, after, tensor, branch), after
 
 
-def try_block(model: keras.Model, after: str, branch: Branch | None, costs: bool) -> None:
-    """Refuses a block that can't be made, before there is need of it; none is left behind.
+def try_block(model: keras.Model, after: str, branch: Branch | None) -> keras.Model:
+    """Makes a block to look at, without data. Nothing that is drawn later is another for it.
 
     Args:
         model: The model.
         after: Name of a layer.
         branch: As for `make_block`.
-        costs: Whether its floating-point operations must be known, too.
+
+    Raises:
+        TypeError: as `make_block` does.
+        ValueError: as `make_block` does.
     """
     state = random.getstate()  # of which Keras draws the seeds of new layers
     try:
-        block, _ = make_block(model, after, branch, standard_moments)
+        return make_block(model, after, branch, standard_moments)[0]
     finally:
         random.setstate(state)
-    if costs:
-        forward_flops(block)
 
 
 def block_of(event: Mapping[str, Any]) -> keras.Model:

@@ -18,8 +18,8 @@ from keras_grow.channels.graph import count_weights, find_groups
 from keras_grow.channels.report import GrowthReport, report, why_nothing_grows
 from keras_grow.growing import conversion
 from keras_grow.growing.agreement import agree_on_weights, agreed
-from keras_grow.growing.blocks import moments, standard_moments
-from keras_grow.growing.deepening import check_after, deepen, make_block
+from keras_grow.growing.blocks import moments
+from keras_grow.growing.deepening import check_after, deepen, make_block, try_block
 from keras_grow.growing.events import GrowthEvent
 from keras_grow.growing.failures import check_finite, explained
 from keras_grow.growing.resizing import widen
@@ -301,7 +301,7 @@ class GrowableModel(GrownModel):
         """Tells whether ceilings allow a block, by one that is made for that."""
         if max_params is None and max_flops is None:
             return True
-        block, _ = make_block(self, after, branch, standard_moments)
+        block = try_block(self, after, branch)
         parts = [self.trainable_variables, block.trainable_variables]
         if max_params is not None and sum(map(count_weights, parts)) > max_params:
             return False

@@ -584,7 +584,9 @@ def test_a_ceiling_is_looked_at_before_the_data():
     x = conv_bn(x, 4, "normalised")
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = compiled(GrowableModel(inputs, keras.layers.Dense(2, name="head")(x)))
+    random.seed(3)
     assert model.deepen("normalised", max_params=10) is None  # no data is asked for
+    assert random.random() == random.Random(3).random()  # and what is tried draws nothing
     with pytest.raises(ValueError, match="needs training data"):
         model.deepen("normalised", max_params=10**9)
 
