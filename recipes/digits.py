@@ -12,7 +12,7 @@ training split, shifted by up to a pixel.
 
 The defaults were chosen on 297 images held out from the training split (`--validation`), never on
 the test split, whose accuracy along the way is shown and nothing else. With seeds 0, 1 and 2 the
-grown network reaches 99.8, 99.2 and 99.4 % of the test split; its final size 99.2, 99.0 and 99.4 %
+grown network reached 99.8, 99.2 and 99.4 % of the test split; its final size 99.2, 99.0 and 99.4 %
 for 2.3 times the FLOPs, and 98.0, 99.6 and 99.6 % for as many. What growing saves is on the way: it
 is at 95 % after 7, 6 and 4 GFLOPs, its final size after 35, 35 and 54.
 
