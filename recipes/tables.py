@@ -2,6 +2,7 @@
 
     python recipes/tables.py --preset quick --jobs 2               # 2 cores: about 1 1/2 hours
     python recipes/tables.py --preset quick --only vgg16 random firefly --seeds 0 1 2 3 4
+    python recipes/tables.py --preset fifth --only cifar10 vgg16   # 50 epochs, all images: days
     python recipes/tables.py --preset paper --tables 1 2 3         # 250 epochs, all images: a GPU
     python recipes/tables.py --preset paper --backend jax --data cifar10.npz --minutes 10
     python recipes/tables.py --only random net2wider neither parted \
@@ -55,6 +56,7 @@ Settings = Mapping[str, tuple[str, list[str]]]
 # The paper's Eq. 5 has no weight for the similarity; its lambda isn't published.
 PRESETS = {
     "paper": "epochs=250 every=50 penalty-weight=1.0 weight-sum=0.01 schedule=cosine",
+    "fifth": "epochs=50 every=10 penalty-epochs=3 penalty-weight=1.0 weight-sum=0.01 schedule=hold",
     "quick": "train-examples=3000 epochs=15 every=3 penalty-epochs=2 test-every=15 "
     "penalty-weight=1.0 weight-sum=0.01 schedule=hold",
 }
@@ -344,7 +346,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--tables", type=int, nargs="+", choices=[1, 2, 3], default=[1, 3], help="which tables")
     add("--only", nargs="+", default=[], help="data sets, networks, methods or settings to keep")
     add("--seeds", type=common.count, nargs="+", default=[0, 1, 2], help="one run each")
-    add("--schedule", choices=["cosine", "restarts", "hold"], help="paper: cosine, quick: hold")
+    add("--schedule", choices=["cosine", "restarts", "hold"], help="paper: cosine; hold")
     own = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "OPTIONS")}
     add("--setting", **own, help="a row more of each method, with its name and its options")
     add("--static-setting", **own, help="a row more of each kind of the final size")

@@ -193,6 +193,32 @@ def count_weights(variables: Iterable[keras.Variable]) -> int:
 
 def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
     """Turns the state of a finished walk into values."""
+    variables = _variables(model, walk)
+    resizable = {id(item.variable) for item in variables}
+    sizes = tuple(
+        LayerSize(layer, attribute, index, walk.named(channels.segments), *growth)
+        for layer, attribute, index, channels, *growth in walk.sizes
+    )
+    tensors = {
+        key: AxisChannels(along.axis, walk.named(along.segments), "output")
+        for key, along in walk.maps.items()
+        if along is not None
+    }
+    return ChannelGraph(
+        model,
+        _groups(model, walk),
+        variables,
+        sizes,
+        walk.reasons,
+        walk.operations,
+        count_weights(v for v in model.trainable_variables if id(v) not in resizable),
+        tuple(calls),
+        tensors,
+    )
+
+
+def _groups(model: keras.Model, walk: Walk) -> dict[str, ChannelGroup]:
+    """Returns the groups of a finished walk by name, in the order of the model."""
     inexact = getattr(model, "allow_inexact", False)
     roots = {walk.root(number) for number in range(len(walk.spaces))}.difference(walk.parts)
     spaces = sorted((walk.spaces[number] for number in roots), key=lambda space: space.order)
@@ -209,6 +235,11 @@ def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
             space.whole,
             space.fresh is not None,
         )
+    return groups
+
+
+def _variables(model: keras.Model, walk: Walk) -> tuple[VariableChannels, ...]:
+    """Returns the variables that channels run through."""
     variables = []
     paths = Counter(v.path for v in {id(v): v for v in model.weights}.values())
     for layer, name, axes, is_kernel in walk.variables:
@@ -222,28 +253,7 @@ def _finish(model: keras.Model, walk: Walk, calls: list) -> ChannelGraph:
             variables.append(
                 VariableChannels(layer, layer_name, name, path, variable, channels, is_kernel)
             )
-    sizes = tuple(
-        LayerSize(layer, attribute, index, walk.named(channels.segments), *growth)
-        for layer, attribute, index, channels, *growth in walk.sizes
-    )
-    resizable = {id(item.variable) for item in variables}
-    fixed = count_weights(v for v in model.trainable_variables if id(v) not in resizable)
-    tensors = {
-        key: AxisChannels(along.axis, walk.named(along.segments), "output")
-        for key, along in walk.maps.items()
-        if along is not None
-    }
-    return ChannelGraph(
-        model,
-        groups,
-        tuple(variables),
-        sizes,
-        walk.reasons,
-        walk.operations,
-        fixed,
-        tuple(calls),
-        tensors,
-    )
+    return tuple(variables)
 
 
 def _heard(walk: Walk) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from keras_grow import methods
 from keras_grow.backend import sync_state
 from keras_grow.channels.budget import count_parameters, plan_budget
 from keras_grow.channels.flops import forward_flops
-from keras_grow.channels.graph import count_weights, find_groups
+from keras_grow.channels.graph import ChannelGraph, count_weights, find_groups
 from keras_grow.channels.report import GrowthReport, report, why_nothing_grows
 from keras_grow.growing import conversion
 from keras_grow.growing.agreement import agree_on_weights, agreed
@@ -173,16 +173,7 @@ class GrowableModel(GrownModel):
             "multiple_of": multiple_of,
         }
         check_limits(limits)
-        if not self.compiled:
-            raise ValueError(
-                f"Model `{self.name}` must be compiled before it can grow, so that its optimizer "
-                "grows with it. Call `model.compile(...)` first."
-            )
-        graph = find_groups(self)
-        if not graph.growable:
-            raise ValueError(
-                f"Model `{self.name}` has nothing to grow. {why_nothing_grows(self, graph)}"
-            )
+        graph = self._graph_to_grow()
         sync_state(self)
         budget = plan_budget(graph, rate, **limits)
         check_finite(self)
@@ -312,6 +303,20 @@ class GrowableModel(GrownModel):
         batches = self._batches("Passing through a BatchNormalization", data)
         rng = np.random.default_rng(len(self.growth_history))
         return moments(self, tensor, axis, [x for x, *_ in batches.batches(8, rng)])
+
+    def _graph_to_grow(self) -> ChannelGraph:
+        """Returns the model's channel groups; refuses a model that can't grow as it is."""
+        if not self.compiled:
+            raise ValueError(
+                f"Model `{self.name}` must be compiled before it can grow, so that its optimizer "
+                "grows with it. Call `model.compile(...)` first."
+            )
+        graph = find_groups(self)
+        if not graph.growable:
+            raise ValueError(
+                f"Model `{self.name}` has nothing to grow. {why_nothing_grows(self, graph)}"
+            )
+        return graph
 
     def _data_for(self, method: GrowthMethod, data: Any) -> ScoringData | None:
         """Returns the data that a method scores neurons on: what it was given, or `fit`'s."""

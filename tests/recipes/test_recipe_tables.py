@@ -121,7 +121,7 @@ def test_static_rows_bring_the_row_of_their_size():
     assert [row.method for row in rows] == ["static-epochs", "random"]
 
 
-@pytest.mark.parametrize("preset", ["quick", "paper"])
+@pytest.mark.parametrize("preset", ["quick", "fifth", "paper"])
 def test_every_cell_is_a_command_that_the_recipe_takes(preset, tmp_path):
     args = tables.parse(["--preset", preset, "--tables", "1", "2", "3", "--out", str(tmp_path)])
     for row in args.rows:
