@@ -40,6 +40,7 @@ def small_network():
     return eager(model, cross_entropy(), metrics=["accuracy"])
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")  # KerasTuner
 def test_the_guide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -88,7 +88,7 @@ EXACT = [
 
 @pytest.mark.parametrize("attention", KINDS)
 @pytest.mark.parametrize("method", EXACT, ids=lambda method: method.name)
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 def test_exact_growth_keeps_the_function_and_trains_on(attention, method):
     model = growable(attention)
     model.train_on_batch(X, Y)
@@ -103,6 +103,7 @@ def test_exact_growth_keeps_the_function_and_trains_on(attention, method):
     assert np.all(np.isfinite(model(X)))
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("attention", KINDS)
 def test_a_grown_model_is_saved_and_converted(attention, tmp_path):
     model = growable(attention)

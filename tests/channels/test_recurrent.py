@@ -69,6 +69,7 @@ def named(make):
     return lambda **widths: make(**{name.replace("/", "_"): w for name, w in widths.items()})
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("make", "groups"),
     [(stack, "a b c"), (cells, "deep/0 deep/1 deep/2 td one")],
@@ -135,7 +136,7 @@ def test_a_forget_gate_of_a_fresh_unit_starts_open():
     ],
     ids=lambda method: method.name,
 )
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 def test_every_method_grows_them(method):
     x = inputs = keras.Input((3, 3))
     x = kl.RNN([kl.GRUCell(3), kl.SimpleRNNCell(3)], return_sequences=True)(x)

@@ -255,6 +255,7 @@ def expected(case):
     return {name: WIDTHS[name] for name in groups} if isinstance(groups, str) else groups
 
 
+@pytest.mark.quick(18)
 @pytest.mark.parametrize("case", CASES)
 def test_a_row_grows_exactly(case, tmp_path):
     model = made(case)

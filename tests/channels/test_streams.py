@@ -43,6 +43,7 @@ def relative(a, b):
     return np.max(np.abs(a - b)) / np.max(np.abs(b))
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("method", ["random", "net2wider"])
 def test_a_stream_grows_exactly_and_learns(norm, method):

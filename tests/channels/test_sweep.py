@@ -31,7 +31,7 @@ def check(name, build, methods, share, exact_to=1e-4, by=0.1):
 
 
 @pytest.mark.parametrize("name", zoo.MODELS)
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 def test_a_model_grows_exactly(name):
     check(name, zoo.MODELS[name], ["random"], LESS.get(name, 0.95))
 

@@ -148,7 +148,7 @@ def several_steps():
         (several_steps, "relu", attention_branch),
     ],
 )
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 def test_the_function_is_preserved_and_all_of_it_trains_on(build, after, make, tmp_path):
     model = train(compiled(randomise(build())))
     x, y = data_of(model)

@@ -22,6 +22,7 @@ def grown(make, name):
     return layer
 
 
+@pytest.mark.quick(3)
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 @pytest.mark.parametrize(
     ("make", "name"),

@@ -67,6 +67,7 @@ def video(td_conv=3, rnn=3):
     return keras.Model(inputs, kl.Dense(2, name="head")(x))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("make", "x", "groups"),
     [
@@ -97,6 +98,7 @@ def test_the_report_names_layers_by_path():
     assert [row.group for row in rows if row.layer.endswith("conv")] == ["encoder/conv", "conv"]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "method",
     [Firefly(seed=0), GradMax(seed=0, batches=1), Splitting(seed=0, iterations=2)],

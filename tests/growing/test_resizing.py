@@ -35,6 +35,7 @@ def check_preserved(model, method, rate=0.35, tolerance=1e-5):
     return event
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("method", [Net2Wider(noise=0, seed=1), Random(seed=1)])
 def test_the_function_is_preserved(name, method):

@@ -126,7 +126,7 @@ def test_growths_by_hand_tell_no_callback_and_a_failing_one_leaves_the_growth():
 
 @pytest.mark.parametrize("method", ["copies", "fresh"])
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 def test_there_and_back_again(name, method):
     """A model that grew and was taken back equals one that never grew, slots and all."""
     build = partial(plain_cnn, dropout=0) if name == "plain" else NETWORKS[name]
@@ -148,6 +148,7 @@ def test_there_and_back_again(name, method):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     "optimizer",
     [

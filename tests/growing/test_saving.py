@@ -100,6 +100,7 @@ def test_weights_are_loaded_into_a_model_of_the_same_widths(suffix, tmp_path):
     twin.fit(X, Y, verbose=0)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
 @pytest.mark.parametrize("into", ["wider", "narrower"])
 def test_weights_of_other_widths_are_refused_and_nothing_is_loaded(into, suffix, tmp_path):
@@ -202,6 +203,7 @@ def lite_outputs(converter, x):
     return interpreter.get_tensor(returned["index"])
 
 
+@pytest.mark.long
 @pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore")  # TensorFlow announces that its Lite interpreter moves
 def test_a_grown_model_is_exported(tmp_path):

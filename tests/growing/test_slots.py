@@ -85,7 +85,7 @@ TRAINED = [
 
 
 @pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 def test_every_variable_trains_after_a_growth(name):
     model, x, y = trained(OPTIMIZERS[name])
     iterations = int(model.optimizer.iterations)
@@ -267,7 +267,7 @@ class _Recorder:
 # Optimizers whose step does not depend on the size of the gradient: both copies of a neuron must
 # then move exactly as the original would have moved without the growth.
 @pytest.mark.parametrize("name", ["adam", "amsgrad", "adamw", "rmsprop", "centered", "adamax"])
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_copies_move_as_the_original_would_have(name):
     still, grown = _Recorder(name), _Recorder(name)
     for a, b in zip(still.model.variables, grown.model.variables, strict=True):

@@ -70,6 +70,7 @@ def test_the_step_is_bounded_and_vanishes_with_epsilon(name):
     assert changes[2] < 100 * 1e-4
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["mlp", "plain", "residual"])
 def test_the_loss_falls_by_the_step(name):
     model, x, y = problem(name)

@@ -113,6 +113,7 @@ def mean_norm(kernel, axis=-1):
     return np.mean(np.linalg.norm(rows.reshape(len(rows), -1), axis=1))
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("kind", PAIRS)
 def test_the_gradient_is_the_maximum_where_the_activation_is_linear(kind):
     model, x, y = problem(PAIRS[kind]())

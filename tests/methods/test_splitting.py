@@ -291,6 +291,7 @@ def test_weights_of_examples_count():
         np.testing.assert_allclose(2 * weighted[group], expected, atol=atol)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision_models_are_scored_in_float32(policy):
     model = compiled(randomise(plain_cnn()))

@@ -78,6 +78,7 @@ def copies_after(penalty, kernel, steps=100, rate=0.05):
     return np.abs(np.triu(similarity_map(variable), 1)).max()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("measure", "rate"), [("energy", 0.05), ("angle", 0.3)])
 def test_equal_neurons_part(measure, rate):
     rng = np.random.default_rng(0)

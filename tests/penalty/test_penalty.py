@@ -158,6 +158,7 @@ def test_one_neuron_has_no_similarity():
     assert float(mean_similarity(np.full((3, 1), 0.7))) == 0.0
 
 
+@pytest.mark.quick(1)
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_compiled_and_behind_a_condition_it_is_the_same(jit_compile):
