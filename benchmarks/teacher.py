@@ -8,7 +8,7 @@ A teacher of 24 hidden units labels normal inputs; a student of 4 units learns t
 still, grows once (`GrowthCallback`, its defaults), and trains on for ten epochs. Prints the loss on
 other inputs, over the seeds, relative to the variance of the labels, and in how many seeds a method
 is better than `random` with the same penalty: the default, or what is named after a slash: "paper",
-"none", or a measure with its weight per neuron, "energy 0.1".
+"none", or a measure with its weight per neuron, "energy 0.1", or "energy 0.1 relative" to the loss.
 """
 
 from __future__ import annotations
@@ -98,9 +98,12 @@ def method_of(text: str, seed: int) -> keras_grow.GrowthMethod:
 
 def penalty_of(text: str) -> keras_grow.SimilarityPenalty | str | None:
     """Returns the penalty that is named after the slash."""
-    name, *weight = (text.partition("/")[2] or "default").split()
-    if weight:
-        return keras_grow.SimilarityPenalty(float(*weight), 0.0, measure=name, per="neuron")
+    name, *given = (text.partition("/")[2] or "default").split()
+    if given:
+        weight, *relative = given
+        return keras_grow.SimilarityPenalty(
+            float(weight), 0.0, measure=name, per="neuron", relative=bool(relative)
+        )
     return None if name == "none" else name
 
 

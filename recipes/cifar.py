@@ -235,7 +235,11 @@ def penalty(args: argparse.Namespace) -> keras_grow.SimilarityPenalty:
     given = {"weight": args.penalty_weight, "weight_sum": args.weight_sum}
     given = {name: value for name, value in given.items() if value is not None}
     return keras_grow.SimilarityPenalty(
-        epochs=min(epochs, args.every), measure=args.measure, per=args.per, **given
+        epochs=min(epochs, args.every),
+        measure=args.measure,
+        per=args.per,
+        relative=args.relative,
+        **given,
     )
 
 
@@ -325,6 +329,7 @@ def _add_growth(parser: argparse.ArgumentParser) -> None:
     add("--penalty", action=switch, default=True, help="against similar neurons")
     add("--measure", choices=["cosine", "energy", "angle"], default="cosine", help="of a pair")
     add("--per", choices=["pair", "neuron"], default="pair", help="what --penalty-weight counts by")
+    add("--relative", action="store_true", help="weights are parts of the loss at each step")
     add("--penalty-weight", type=common.non_negative, help="of the similarity; 1")
     add("--weight-sum", type=common.non_negative, help="lambda, of Eq. 4, if not the default")
     when = ["never", "windows", "always"]

@@ -21,7 +21,7 @@ from keras_grow.penalty.similarity import (
     unit_columns,
     weight_drift,
 )
-from keras_grow.utils.checks import check_choice, check_number, check_positive_int
+from keras_grow.utils.checks import check_bool, check_choice, check_number, check_positive_int
 
 REFERENCES = ("step", "growth")
 PER = ("pair", "neuron")
@@ -115,6 +115,7 @@ class SimilarityPenalty:
     reference: str = "step"
     measure: str = "cosine"
     per: str = "pair"
+    relative: bool = False
 
     def __post_init__(self):
         check_number("weight", self.weight)
@@ -124,6 +125,7 @@ class SimilarityPenalty:
         check_choice("reference", self.reference, REFERENCES)
         check_choice("measure", self.measure, MEASURES)
         check_choice("per", self.per, PER)
+        check_bool("relative", self.relative)
 
     def __call__(
         self,
@@ -177,6 +179,7 @@ class SimilarityPenalty:
             "reference": self.reference,
             "measure": self.measure,
             "per": self.per,
+            "relative": self.relative,
         }
 
     @classmethod
