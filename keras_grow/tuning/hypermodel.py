@@ -50,6 +50,7 @@ _SPACE = {
     "penalty_epochs": _Hyperparameter(int, "linear", lambda v: SimilarityPenalty(epochs=v)),
     "measure": _Hyperparameter(str, "", lambda v: SimilarityPenalty(measure=v)),
     "per": _Hyperparameter(str, "", lambda v: SimilarityPenalty(per=v)),
+    "relative": _Hyperparameter(bool, "", lambda v: SimilarityPenalty(relative=v)),
     "method": _Hyperparameter(str, "", methods.get),
     "rate": _Hyperparameter(float, "linear", check_rate),
     "every": _Hyperparameter(int, "linear", growth_schedules.get),
@@ -59,8 +60,8 @@ _SPACE = {
 class GrowthHyperModel(keras_tuner.HyperModel):
     """A model and how it grows, with hyperparameters for KerasTuner.
 
-    Each of `weight_sum`, `weight`, `penalty_epochs`, `measure`, `per`, `method`, `rate` and `every`
-    is a value, which is then fixed; a tuple `(lowest, highest)`, searched between (the two weights
+    Each of `weight_sum`, `weight`, `penalty_epochs`, `measure`, `per`, `relative`, `method`, `rate`
+    and `every` is a value, which is then fixed; a tuple `(lowest, highest)`, searched between (the two weights
     on a logarithmic scale); or a list of values to choose from. Hyperparameters are called like the
     arguments.
 
@@ -85,9 +86,10 @@ class GrowthHyperModel(keras_tuner.HyperModel):
         verbose: 1 prints a line for each growth.
         name: Name of the hypermodel.
         tunable: See `keras_tuner.HyperModel`.
-        measure: What a pair of similar neurons costs, and `per` what it is a mean: see
+        measure: What a pair of similar neurons costs: this, and the next two, as for
             `SimilarityPenalty`.
-        per: See `measure`.
+        per: What the similarity is a mean of.
+        relative: Whether weights are parts of the task's loss.
         of: What the rate is a fraction of: this, and what follows, as for `GrowthCallback`.
         max_flops: The most floating-point operations that a forward pass may take, per example.
         multiple_of: What the width of a group that grows is to be a multiple of.
@@ -135,6 +137,7 @@ class GrowthHyperModel(keras_tuner.HyperModel):
         tunable: bool = True,
         measure: str | list[str] = "cosine",
         per: str | list[str] = "pair",
+        relative: bool | list[bool] = False,
         of: str = "neurons",
         max_flops: int | None = None,
         multiple_of: int | dict[str, int] | None = None,
@@ -148,6 +151,7 @@ class GrowthHyperModel(keras_tuner.HyperModel):
             "penalty_epochs": penalty_epochs,
             "measure": measure,
             "per": per,
+            "relative": relative,
             "method": method,
             "rate": rate,
             "every": every,
@@ -205,6 +209,7 @@ class GrowthHyperModel(keras_tuner.HyperModel):
             epochs=values["penalty_epochs"],
             measure=values["measure"],
             per=values["per"],
+            relative=values["relative"],
         )
         return GrowthCallback(
             values["rate"],
@@ -248,8 +253,8 @@ def _check(name: str, given: Any, how: _Hyperparameter) -> None:
 
 
 def _check_range(name: str, given: tuple, how: _Hyperparameter) -> None:
-    if how.kind is str:
-        raise TypeError(f"`{name}` must be a name or a list of names. Received: {name}={given}")
+    if not how.sampling:
+        raise TypeError(f"`{name}` must be a value or a list of values. Received: {name}={given}")
     if len(given) != 2 or not given[0] < given[1]:
         raise ValueError(
             f"`{name}` must be a range (lowest, highest), a list of values, or one value. "

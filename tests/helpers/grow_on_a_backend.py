@@ -29,6 +29,7 @@ CASES = {name: (name, None) for name in methods.NAMES} | {
     for measure in MEASURES
     for per in PER
 }
+CASES["relative"] = "random", SimilarityPenalty(0.1, 0.01, 1, relative=True)
 
 
 def network():

@@ -48,15 +48,19 @@ def network(optimizer):
 def callback(method):
     if method == "firefly":
         method = keras_grow.methods.Firefly(train_batches=1, score_batches=1)
-    penalty = keras_grow.SimilarityPenalty(1.0, weight_sum=0.1)
+    penalty = keras_grow.SimilarityPenalty(1.0, weight_sum=0.1, relative=True)
     return keras_grow.GrowthCallback(0.25, every=1, method=method, penalty=penalty, verbose=0)
 
 
 def train(scope, method):
-    """Trains with growths; returns the model and the logs of its epochs."""
+    """Trains with growths; returns the model and the logs of its epochs.
+
+    Until the first growth a penalty counts as much at any loss, afterwards as a part of it.
+    """
     with scope:
         optimizer = OPTIMIZERS.get(method, lambda: keras.optimizers.SGD(0.1, momentum=0.9))()
         model = network(optimizer)
+    model.arm(keras_grow.SimilarityPenalty(1.0, weight_sum=0.1))
     fit = {"batch_size": 8, "shuffle": False, "verbose": 0, "callbacks": [callback(method)]}
     return model, model.fit(*data(), epochs=EPOCHS[method], **fit).history
 

@@ -42,6 +42,19 @@ def test_the_logged_loss_is_that_of_compile_with_its_regularizers():
     assert logs["loss"] == pytest.approx(before, rel=1e-5)
 
 
+def test_a_relative_weight_is_a_part_of_the_loss_at_each_step():
+    models = [network() for _ in range(2)]
+    models[1].set_weights(models[0].get_weights())
+    x, y = problem(models[0])
+    y = y + 30.0  # a loss of some hundreds
+    loss = models[0].evaluate(x, y, verbose=0)
+    for model, weight, relative in zip(models, (0.5, 0.5 * loss), (True, False), strict=True):
+        model.arm(SimilarityPenalty(weight, relative=relative))
+        model.train_on_batch(x, y)
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 class OwnSteps(GrowableModel):
     """A training step as in Keras's guide, backend-neutral but for the gradients."""
 

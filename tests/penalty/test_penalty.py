@@ -208,13 +208,13 @@ def test_descending_it_makes_copied_neurons_differ_and_keeps_their_sum():
 
 def test_serialization_round_trip():
     penalty = SimilarityPenalty(
-        np.float32(0.5), 0.2, np.int64(7), "signed", "growth", "energy", "neuron"
+        np.float32(0.5), 0.2, np.int64(7), "signed", "growth", "energy", "neuron", True
     )
     config = keras.saving.serialize_keras_object(penalty)
     assert config["registered_name"] == "keras_grow>SimilarityPenalty"
     again = keras.saving.deserialize_keras_object(config)
     assert again == penalty == SimilarityPenalty.from_config(penalty.get_config())
-    assert {type(value) for value in again.get_config().values()} == {float, int, str}
+    assert {type(value) for value in again.get_config().values()} == {float, int, str, bool}
 
 
 @pytest.mark.parametrize(
@@ -238,6 +238,7 @@ def test_serialization_round_trip():
         ({"form": None}, ValueError, "`form` must be one of"),
         ({"measure": "dot"}, ValueError, r"`measure` must be one of .*'energy'.*Received: .*'dot'"),
         ({"per": "layer"}, ValueError, "`per` must be one of .*'pair', 'neuron'"),
+        ({"relative": 1}, TypeError, "`relative` must be True or False. Received: relative=1"),
         ({"reference": "epoch"}, ValueError, "`reference` must be one of .*'step', 'growth'"),
     ],
 )

@@ -51,11 +51,12 @@ def test_the_callback_has_the_values():
 def test_all_that_a_callback_takes():
     given = {"of": "flops", "depth": {"hidden0": None}}
     limits = {"max_flops": 900, "max_params": 90, "max_widths": {"hidden0": 8}, "multiple_of": 4}
-    model = hypermodel(measure=["cosine", "energy"], per="neuron", **given, **limits)
+    model = hypermodel(measure=["cosine", "energy"], per="neuron", relative=[False, True], **given, **limits)
     hp = keras_tuner.HyperParameters()
-    hp.values = {"measure": "energy"}
+    hp.values = {"measure": "energy", "relative": True}
     callback = model.growth(hp)
-    assert (callback.penalty.measure, callback.penalty.per) == ("energy", "neuron")
+    penalty = callback.penalty
+    assert (penalty.measure, penalty.per, penalty.relative) == ("energy", "neuron", True)
     assert (callback.limits, callback.of, callback.depth) == (limits, *given.values())
 
 
@@ -93,7 +94,8 @@ def test_build_may_take_the_hyperparameters():
         ({"penalty_epochs": (0, 3)}, ValueError, "`epochs` must be a positive integer"),
         ({"penalty_epochs": [1.5]}, TypeError, "`epochs` must be a positive integer"),
         ({"method": ["random", "magic"]}, ValueError, "Unknown growth method"),
-        ({"method": ("firefly", "random")}, TypeError, "must be a name or a list of names"),
+        ({"method": ("firefly", "random")}, TypeError, "must be a value or a list of values"),
+        ({"relative": (False, True)}, TypeError, "must be a value or a list of values"),
         ({"method": [keras_grow.methods.Random()]}, TypeError, "must list names"),
         ({"rate": (0.1, math.inf)}, ValueError, "`rate` must be a positive number"),
         ({"every": 0}, ValueError, "`every` must be a positive integer"),
