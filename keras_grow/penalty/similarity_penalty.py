@@ -82,9 +82,13 @@ class SimilarityPenalty:
         per: "pair" for the mean over the pairs of a layer, then over the layers, as in Eq. 2 and 5.
             "neuron" for the mean over the others for each neuron, summed over the neurons of all
             layers: a weight then pulls on each neuron as much at any width and depth.
+        relative: Whether the weights are parts of the training loss of each step (its absolute
+            value, a constant for the gradient): the penalty then pulls as much beside a loss of a
+            hundredth as beside one of 1. It is the model that multiplies; what this class returns,
+            and what the logs have, is without it.
 
     Raises:
-        TypeError: if a weight is not a number or `epochs` not an integer.
+        TypeError: if a weight is not a number, `epochs` not an integer or `relative` not a bool.
         ValueError: if a weight is negative or not finite, `epochs` is not positive, or one of the
             other arguments is unknown.
 

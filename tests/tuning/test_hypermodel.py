@@ -51,7 +51,9 @@ def test_the_callback_has_the_values():
 def test_all_that_a_callback_takes():
     given = {"of": "flops", "depth": {"hidden0": None}}
     limits = {"max_flops": 900, "max_params": 90, "max_widths": {"hidden0": 8}, "multiple_of": 4}
-    model = hypermodel(measure=["cosine", "energy"], per="neuron", relative=[False, True], **given, **limits)
+    model = hypermodel(
+        measure=["cosine", "energy"], per="neuron", relative=[False, True], **given, **limits
+    )
     hp = keras_tuner.HyperParameters()
     hp.values = {"measure": "energy", "relative": True}
     callback = model.growth(hp)
