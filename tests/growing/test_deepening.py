@@ -1,11 +1,21 @@
 """Blocks that are the identity at first: the function, the optimizer, and everything around."""
 
-import random
 import re
 
 import keras
 import numpy as np
 import pytest
+from blocks import (
+    OPTIMIZERS,
+    attention_branch,
+    branch,
+    compiled,
+    conv_branch,
+    data_of,
+    outputs,
+    relu_mlp,
+    train,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import (
@@ -20,77 +30,9 @@ from networks import (
     residual_cnn,
 )
 
-from keras_grow import GrowableModel, GrowthCallback, SimilarityPenalty
-from keras_grow.channels.flops import forward_flops
-from keras_grow.channels.graph import find_groups
+from keras_grow import GrowableModel, SimilarityPenalty
 from keras_grow.layers import GrowableDense
 from keras_grow.methods import Net2Wider
-
-OPTIMIZERS = {
-    "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
-    "adam": lambda: keras.optimizers.Adam(0.01, amsgrad=True, use_ema=True),
-    "accumulating": lambda: keras.optimizers.RMSprop(0.01, gradient_accumulation_steps=2),
-    "adafactor": lambda: keras.optimizers.Adafactor(0.01),
-    "ftrl": lambda: keras.optimizers.Ftrl(0.01),
-    "nadam": lambda: keras.optimizers.Nadam(0.01),
-    "scaled": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
-}
-
-
-def by_layer():
-    """An optimizer for each layer, of which a function makes another whenever it is asked."""
-    made = keras.optimizers.Adam(0.01)
-    return keras.optimizers.MultiOptimizer(
-        lambda v: made if "hidden1" in v.path else keras.optimizers.SGD(0.05, momentum=0.9)
-    )
-
-
-if hasattr(keras.optimizers, "MultiOptimizer"):
-    OPTIMIZERS["by layer"] = by_layer
-
-
-def relu_mlp(hidden=(4, 4)):
-    x = inputs = keras.Input((5,))
-    for number, units in enumerate(hidden):
-        x = GrowableDense(units, activation="relu", name=f"hidden{number}")(x)
-    return GrowableModel(inputs, keras.layers.Dense(2, name="head")(x))
-
-
-def compiled(model, optimizer="sgd"):
-    model.compile(OPTIMIZERS[optimizer](), "mse", run_eagerly=True)
-    return model
-
-
-def data_of(model):
-    x = batch(model)
-    y = np.random.default_rng(3).normal(size=(8, *model.output_shape[1:]))
-    return x, y.astype("float32")
-
-
-def train(model, data=None):
-    model.fit(*(data_of(model) if data is None else data), verbose=0)
-    return model
-
-
-def outputs(model, x=None):
-    return keras.ops.convert_to_numpy(model(batch(model) if x is None else x, training=False))
-
-
-def branch(x):
-    y = keras.layers.Dense(6, activation="tanh")(x)
-    return keras.layers.Dense(x.shape[-1])(y)
-
-
-def conv_branch(x):
-    y = keras.layers.BatchNormalization()(x)
-    y = keras.layers.Conv2D(3, 3, padding="same", activation="relu")(y)
-    y = keras.layers.Conv2D(x.shape[-1], 3, padding="same")(y)
-    return keras.layers.Dropout(0.2)(keras.layers.BatchNormalization()(y))
-
-
-def attention_branch(x):
-    y = keras.layers.LayerNormalization()(x)
-    return keras.layers.MultiHeadAttention(2, 3)(y, y)
 
 
 def arrays(variables):
@@ -477,197 +419,3 @@ def test_an_inference_that_was_traced_before_fails(first, between):
     model.deepen("first", branch)
     with pytest.raises(tf.errors.InvalidArgumentError):
         infer(x)
-
-
-def test_a_sequential_model_of_the_same_calls():
-    plain = keras.Sequential(
-        [keras.Input((5,)), keras.layers.Dense(4, "relu", name="a"), keras.layers.Dense(2)]
-    )
-    model = compiled(GrowableModel(plain.inputs[0], plain.outputs[0]))
-    before = outputs(model)
-    with pytest.raises(ValueError, match=r"Sequential model.*Delete that model"):
-        model.deepen("a")
-    np.testing.assert_array_equal(before, outputs(model))
-    compiled(GrowableModel.from_keras(plain)).deepen("a")
-
-
-@pytest.mark.parametrize(
-    ("build", "arguments", "error", "words"),
-    [
-        (relu_mlp, {"after": 3}, TypeError, "name of a layer"),
-        (
-            relu_mlp,
-            {"after": "hidden7"},
-            ValueError,
-            "hidden0.*Received: after='hidden7'",
-        ),
-        (relu_mlp, {"after": "head"}, ValueError, "Nothing in model .* reads the output of `head`"),
-        (mlp, {"after": "hidden0"}, ValueError, "activation of `hidden0` changes .*`branch=`"),
-        (residual_cnn, {"after": "r1_add"}, ValueError, "An? Add can't be repeated"),
-        (plain_cnn, {"after": "a"}, ValueError, "needs training data"),
-        (relu_mlp, {"after": "hidden0", "branch": 3}, TypeError, "must be a function"),
-        (relu_mlp, {"after": "hidden0", "branch": lambda x: [x]}, TypeError, "return one tensor"),
-        (
-            relu_mlp,
-            {"after": "hidden0", "branch": keras.layers.Dense(3)},
-            ValueError,
-            r"of shape \(None, 4\).*Received: shape=\(None, 3\)",
-        ),
-        (
-            relu_mlp,
-            {"after": "hidden0", "branch": lambda x: keras.layers.Activation("tanh")(x)},
-            ValueError,
-            "must end with a layer that puts out zero",
-        ),
-        (
-            relu_mlp,
-            {"after": "hidden0", "branch": lambda x: keras.layers.Dense(4, "sigmoid")(x)},
-            ValueError,
-            "must end with a layer that puts out zero",
-        ),
-        (
-            relu_mlp,
-            {"after": "hidden0", "branch": lambda x: keras.layers.Dense(4)(keras.Input((4,)))},
-            ValueError,
-            "from its argument",
-        ),
-    ],
-)
-def test_errors(build, arguments, error, words):
-    model = compiled(build())
-    before, layers = outputs(model), [layer.name for layer in model.layers]
-    with pytest.raises(error, match=f"(?s){words}"):
-        model.deepen(**arguments)
-    assert [layer.name for layer in model.layers] == layers and not model.growth_history
-    np.testing.assert_array_equal(before, outputs(model))
-
-
-def test_layers_of_the_model_are_none_of_a_branch():
-    model = compiled(relu_mlp())
-    layer = model.get_layer("hidden1")
-    with pytest.raises(ValueError, match=r"layers of its own.*hidden1"):
-        model.deepen("hidden0", layer)
-    assert layer.output is not None  # it is still called once
-    with pytest.raises(ValueError, match="a tensor like its argument"):
-        model.deepen("hidden0", lambda x: keras.layers.Dense(7)(layer(x)))
-    assert layer.output is not None
-
-
-def test_before_compile():
-    with pytest.raises(ValueError, match="must be compiled"):
-        relu_mlp().deepen("hidden0")
-
-
-def test_a_mask_that_would_be_dropped():
-    inputs = keras.Input((6,), dtype="int32")
-    x = keras.layers.Embedding(5, 4, mask_zero=True, name="embedding")(inputs)
-    x = keras.layers.LSTM(3)(x)
-    model = compiled(GrowableModel(inputs, keras.layers.Dense(2)(x)))
-    tokens = np.random.default_rng(0).integers(0, 5, (8, 6))
-    before = outputs(model, tokens)
-    with pytest.raises(ValueError, match=r"has a mask, which \['conv1d'\]"):
-        model.deepen("embedding", lambda x: keras.layers.Conv1D(4, 3, padding="same")(x))
-    model.deepen("embedding", branch)
-    assert relative_change(before, outputs(model, tokens)) < 1e-6
-
-
-def test_names_that_are_taken_get_a_number():
-    model = compiled(relu_mlp())
-    for _ in range(2):
-        model.deepen("hidden0", lambda x: keras.layers.Dense(4, name="head")(x))
-    assert {"head", "head_2", "head_3"} <= {layer.name for layer in model.layers}
-    assert find_groups(model).groups["head"].frozen == "it is an output of the model"
-
-
-def test_a_ceiling_is_looked_at_before_the_data():
-    x = inputs = keras.Input((6, 6, 2))
-    x = conv_bn(x, 4, "normalised")
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    model = compiled(GrowableModel(inputs, keras.layers.Dense(2, name="head")(x)))
-    random.seed(3)
-    assert model.deepen("normalised", max_params=10) is None  # no data is asked for
-    assert random.random() == random.Random(3).random()  # and what is tried draws nothing
-    with pytest.raises(ValueError, match="needs training data"):
-        model.deepen("normalised", max_params=10**9)
-
-
-def test_a_block_of_unknown_cost_is_refused_before_training():
-    def attention(x):
-        y = keras.layers.Dense(2)(keras.layers.Reshape((2, 2))(x))
-        return keras.layers.Dense(4)(keras.layers.Flatten()(keras.layers.Attention()([y, y])))
-
-    model = compiled(relu_mlp())
-    callback = GrowthCallback(0.3, method="net2wider", depth={"hidden0": attention})
-    random.seed(3)
-    drawn = random.Random(3).random()
-    callback.set_model(model)
-    assert random.random() == drawn  # what is tried draws nothing
-    callback = GrowthCallback(
-        0.3, method="net2wider", depth={"hidden0": attention}, max_flops=10**9
-    )
-    with pytest.raises(ValueError, match=r"cost of layer .* isn't known"):
-        callback.set_model(model)
-
-
-def test_a_ceiling_that_leaves_no_room():
-    model = train(compiled(relu_mlp()))
-    parameters, flops = model.count_params(), forward_flops(model)
-    for most in ({"max_params": parameters + 19}, {"max_flops": flops + 31}):
-        assert model.deepen("hidden0", **most) is None
-    assert len(model.layers) == 4 and not model.growth_history
-    assert model.deepen("hidden0", max_params=parameters + 20, max_flops=flops + 32).block
-    assert (model.count_params(), forward_flops(model)) == (parameters + 20, flops + 32)
-
-
-def test_a_callback_with_a_ceiling_deepens_up_to_it(capsys):
-    model = compiled(relu_mlp())
-    callback = GrowthCallback(
-        0.25, every=1, method="net2wider", depth={"hidden0": None}, max_params=115, verbose=1
-    )
-    model.fit(*data_of(model), epochs=4, callbacks=[callback], verbose=0)
-    assert [e.method for e in model.growth_history] == ["net2wider", "deepen", "net2wider"]
-    assert "epoch 2: no room for a block after `hidden0`" in capsys.readouterr().out
-    assert model.count_params() <= 115
-
-
-def test_a_callback_that_deepens(capsys):
-    model = compiled(plain_cnn(dropout=0.0))
-    callback = GrowthCallback(
-        0.3, every=1, method="net2wider", depth={"a": None, "b_act": conv_branch}
-    )
-    model.fit(*data_of(model), epochs=3, callbacks=[callback], verbose=0)
-    methods = [event.method for event in model.growth_history]
-    assert methods == ["net2wider", "deepen", "deepen"] * 2
-    assert "follows `a_act`" in capsys.readouterr().out
-    assert sum(isinstance(layer, keras.layers.Add) for layer in model.layers) == 2
-
-
-@pytest.mark.parametrize(
-    ("depth", "error", "words"),
-    [
-        (["a"], TypeError, "must be a dictionary"),
-        ({"a": 3}, TypeError, "a function, or None"),
-    ],
-)
-def test_a_callback_with_a_wrong_depth(depth, error, words):
-    with pytest.raises(error, match=words):
-        GrowthCallback(0.3, depth=depth)
-
-
-@pytest.mark.parametrize(
-    ("branch", "words"),
-    [
-        (lambda x: keras.layers.Dense(7)(x), "a tensor like its argument"),
-        (None, "changes what has"),
-    ],
-)
-def test_a_callback_for_a_block_that_cannot_be(branch, words):
-    model = compiled(mlp())
-    callback = GrowthCallback(0.3, every=9, method="net2wider", depth={"hidden0": branch})
-    with pytest.raises(ValueError, match=words):
-        model.fit(*data_of(model), callbacks=[callback], verbose=0)
-
-
-def test_a_callback_for_a_layer_that_is_not_there():
-    with pytest.raises(ValueError, match="Received: after='z'"):
-        GrowthCallback(0.3, depth={"z": None}).set_model(compiled(plain_cnn()))
