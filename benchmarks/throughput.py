@@ -7,7 +7,7 @@ in one process and from the same weights:
 - plain: `model.to_keras()`, Keras's own layers;
 - off: the `GrowableModel`, never armed;
 - armed: the `GrowableModel` after `model.arm(SimilarityPenalty())`, the paper's penalty;
-- parted: the same with the energy of pairs per neuron, the default of `GrowthCallback`;
+- parted: the same with the default of `GrowthCallback`, which parts copies;
 - torch: the same VGG16 in PyTorch, eager and channels-last, where PyTorch is installed; in a
   process of its own that waits while the others take their turns.
 
@@ -42,7 +42,7 @@ NETWORKS = [("vgg16", 16), ("vgg16", 56), ("mobilenet", 32)]
 ALL = [*NETWORKS, ("mobilenet", 108)]
 PENALTIES = {
     "armed": {},
-    "parted": {"weight": 0.1, "weight_sum": 0.0, "measure": "energy", "per": "neuron"},
+    "parted": keras_grow.GrowthCallback(0.35).penalty.get_config(),
 }
 RATIOS = {
     "off/plain": ("off", "plain"),

@@ -60,9 +60,9 @@ class SimilarityPenalty:
     mean over the layers of Eq. 2; so are the defaults of this class.
 
     The gradient of Eq. 2 vanishes where two neurons are parallel, and its mean over all pairs pulls
-    on each neuron the less the more there are. So copies stay copies. `measure="energy",
-    per="neuron"` parts them, which is the default of `GrowthCallback`:
-    `SimilarityPenalty(0.1, weight_sum=0.0, measure="energy", per="neuron")`.
+    on each neuron the less the more there are. So copies stay copies. `measure="angle",
+    per="neuron"` parts them. The default of `GrowthCallback` is
+    `SimilarityPenalty(0.1, weight_sum=0.0, measure="angle", per="neuron", relative=True)`.
 
     Args:
         weight: Weight of the similarity, at least 0.
@@ -194,7 +194,9 @@ class SimilarityPenalty:
 
 # Penalties by name. The default was chosen by held-out images: docs/results.md.
 PENALTIES = {
-    "default": SimilarityPenalty(weight=0.1, weight_sum=0.0, measure="energy", per="neuron"),
+    "default": SimilarityPenalty(
+        weight=0.1, weight_sum=0.0, measure="angle", per="neuron", relative=True
+    ),
     "paper": SimilarityPenalty(),
 }
 
