@@ -43,17 +43,12 @@ def _energy_slope(cosines: Any) -> Any:
     return 2 * cosines / _sine_square(cosines)
 
 
-def _off_a_right_angle(cosines: Any) -> Any:
-    return (2 / math.pi) * ops.arcsin(cosines / math.sqrt(1 + SOFTNESS))
-
-
 def _angle(cosines: Any) -> Any:
-    return ops.square(_off_a_right_angle(cosines))
+    return (2 / math.pi) * ops.arcsin(ops.abs(cosines) / math.sqrt(1 + SOFTNESS))
 
 
 def _angle_slope(cosines: Any) -> Any:
-    slope = (2 / math.pi) * ops.rsqrt(_sine_square(cosines))
-    return 2 * _off_a_right_angle(cosines) * slope
+    return (2 / math.pi) * ops.sign(cosines) * ops.rsqrt(_sine_square(cosines))
 
 
 MEASURES = {
