@@ -62,7 +62,7 @@ class SimilarityPenalty:
     The gradient of Eq. 2 vanishes where two neurons are parallel, and its mean over all pairs pulls
     on each neuron the less the more there are. So copies stay copies. `measure="angle",
     per="neuron"` parts them. The default of `GrowthCallback` is
-    `SimilarityPenalty(0.1, weight_sum=0.0, measure="angle", per="neuron", relative=True)`.
+    `SimilarityPenalty(0.03, weight_sum=0.0, measure="angle", per="neuron", relative=True)`.
 
     Args:
         weight: Weight of the similarity, at least 0.
@@ -195,7 +195,7 @@ class SimilarityPenalty:
 # Penalties by name. The default was chosen by held-out images: docs/results.md.
 PENALTIES = {
     "default": SimilarityPenalty(
-        weight=0.1, weight_sum=0.0, measure="angle", per="neuron", relative=True
+        weight=0.03, weight_sum=0.0, measure="angle", per="neuron", relative=True
     ),
     "paper": SimilarityPenalty(),
 }
