@@ -329,7 +329,7 @@ def _add_growth(parser: argparse.ArgumentParser) -> None:
     add("--penalty", action=switch, default=True, help="against similar neurons")
     add("--measure", choices=["cosine", "energy", "angle"], default="cosine", help="of a pair")
     add("--per", choices=["pair", "neuron"], default="pair", help="what --penalty-weight counts by")
-    add("--relative", action="store_true", help="weights are parts of the loss at each step")
+    add("--relative", action="store_true", help="weights shrink with a loss below 1")
     add("--penalty-weight", type=common.non_negative, help="of the similarity; 1")
     add("--weight-sum", type=common.non_negative, help="lambda, of Eq. 4, if not the default")
     when = ["never", "windows", "always"]

@@ -102,12 +102,12 @@ class PenalisedModel(TrainSteps, keras.Model):
         )
         if self._window is None or not training:
             return loss
-        penalty, task = self._window.loss(), keras.ops.stop_gradient(loss)
-        if self._window.penalty.relative:  # Keras has shared the task's loss out to the replicas
-            penalty *= keras.ops.abs(keras.ops.cast(task, penalty.dtype))
-        else:
-            penalty = share_of_replica(penalty)
-        penalty = keras.ops.cast(penalty, loss.dtype)
+        penalty = self._window.loss()
+        share = share_of_replica(keras.ops.ones((), penalty.dtype))
+        if self._window.penalty.relative:  # Keras has shared out the loss, too
+            size = keras.ops.abs(keras.ops.cast(keras.ops.stop_gradient(loss), penalty.dtype))
+            share *= keras.ops.minimum(size / share, 1.0)
+        penalty = keras.ops.cast(penalty * share, loss.dtype)
         # Its gradient, and not its value: callbacks that watch the loss are to see the task.
         return loss + (penalty - keras.ops.stop_gradient(penalty))
 

@@ -35,7 +35,8 @@ class PenaltyTerms(NamedTuple):
     """What `SimilarityPenalty` returns.
 
     Args:
-        loss: The penalty (Eq. 5), to be added to the task loss. float32 scalar.
+        loss: The penalty (Eq. 5), to be added to the task loss (of a `relative` one, its product
+            with the loss). float32 scalar.
         similarity: Its first term without its weight: with `per="pair"` the mean over the layers of
             Eq. 2. float32 scalar.
         drift: Mean over the layers of Eq. 4, without its weight. float32 scalar.
@@ -62,7 +63,7 @@ class SimilarityPenalty:
     The gradient of Eq. 2 vanishes where two neurons are parallel, and its mean over all pairs pulls
     on each neuron the less the more there are. So copies stay copies. `measure="angle",
     per="neuron"` parts them. The default of `GrowthCallback` is
-    `SimilarityPenalty(0.03, weight_sum=0.0, measure="angle", per="neuron", relative=True)`.
+    `SimilarityPenalty(0.05, weight_sum=0.0, measure="angle", per="neuron", relative=True)`.
 
     Args:
         weight: Weight of the similarity, at least 0.
@@ -82,10 +83,10 @@ class SimilarityPenalty:
         per: "pair" for the mean over the pairs of a layer, then over the layers, as in Eq. 2 and 5.
             "neuron" for the mean over the others for each neuron, summed over the neurons of all
             layers: a weight then pulls on each neuron as much at any width and depth.
-        relative: Whether the weights are parts of the training loss of each step (its absolute
-            value, a constant for the gradient): the penalty then pulls as much beside a loss of a
-            hundredth as beside one of 1. It is the model that multiplies; what this class returns,
-            and what the logs have, is without it.
+        relative: Whether the weights are multiplied with the training loss of each step where it
+            is below 1 (its absolute value, regularizers included, a constant for the gradient), so
+            that a penalty doesn't outweigh a task of small loss. It is the model that multiplies,
+            in `compute_loss`; what this class returns, and what the logs have, is without it.
 
     Raises:
         TypeError: if a weight is not a number, `epochs` not an integer or `relative` not a bool.
@@ -183,7 +184,7 @@ class SimilarityPenalty:
             "reference": self.reference,
             "measure": self.measure,
             "per": self.per,
-            "relative": self.relative,
+            "relative": bool(self.relative),
         }
 
     @classmethod
@@ -195,7 +196,7 @@ class SimilarityPenalty:
 # Penalties by name. The default was chosen by held-out images: docs/results.md.
 PENALTIES = {
     "default": SimilarityPenalty(
-        weight=0.03, weight_sum=0.0, measure="angle", per="neuron", relative=True
+        weight=0.05, weight_sum=0.0, measure="angle", per="neuron", relative=True
     ),
     "paper": SimilarityPenalty(),
 }

@@ -89,7 +89,7 @@ class GrowthHyperModel(keras_tuner.HyperModel):
         measure: What a pair of similar neurons costs: this, and the next two, as for
             `SimilarityPenalty`.
         per: What the similarity is a mean of.
-        relative: Whether weights are parts of the task's loss.
+        relative: Whether the weights shrink with a loss below 1.
         of: What the rate is a fraction of: this, and what follows, as for `GrowthCallback`.
         max_flops: The most floating-point operations that a forward pass may take, per example.
         multiple_of: What the width of a group that grows is to be a multiple of.

@@ -7,6 +7,8 @@ import numbers
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 
 def _checked(
     name: str,
@@ -55,7 +57,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
 
 def check_bool(name: str, value: Any) -> None:
     """Refuses what is neither true nor false."""
-    if not isinstance(value, bool):
+    if not isinstance(value, bool | np.bool_):
         raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r}")
 
 

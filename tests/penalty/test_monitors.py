@@ -42,17 +42,29 @@ def test_the_logged_loss_is_that_of_compile_with_its_regularizers():
     assert logs["loss"] == pytest.approx(before, rel=1e-5)
 
 
-def test_a_relative_weight_is_a_part_of_the_loss_at_each_step():
+@pytest.mark.parametrize("far", [0.0, 30.0])
+def test_a_relative_weight_shrinks_with_a_loss_below_one(far):
     models = [network() for _ in range(2)]
     models[1].set_weights(models[0].get_weights())
     x, y = problem(models[0])
-    y = y + 30.0  # a loss of some hundreds
+    y = y + far + models[0].predict(x, verbose=0) + 0.3
     loss = models[0].evaluate(x, y, verbose=0)
-    for model, weight, relative in zip(models, (0.5, 0.5 * loss), (True, False), strict=True):
+    assert loss == pytest.approx((0.3 + far) ** 2, rel=1e-4)
+    for model, weight, relative in zip(
+        models, (500, 500 * min(loss, 1)), (True, False), strict=True
+    ):
         model.arm(SimilarityPenalty(weight, relative=relative))
         model.train_on_batch(x, y)
     for a, b in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_an_infinite_loss_leaves_what_has_a_gradient_as_finite_as_it_was():
+    model = network()
+    model.compile("sgd", lambda y, out: keras.ops.sum(out, -1) + np.inf, run_eagerly=True)
+    model.arm(SimilarityPenalty(relative=True))
+    model.train_on_batch(*problem(model))
+    assert all(np.all(np.isfinite(weights)) for weights in model.get_weights())
 
 
 class OwnSteps(GrowableModel):
