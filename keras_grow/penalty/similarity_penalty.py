@@ -193,7 +193,7 @@ class SimilarityPenalty:
         return cls(**config)
 
 
-# Penalties by name. The default was chosen by held-out images: docs/results.md.
+# Penalties by name. Why the default is a weak one: docs/results.md.
 PENALTIES = {
     "default": SimilarityPenalty(
         weight=0.05, weight_sum=0.0, measure="angle", per="neuron", relative=True
