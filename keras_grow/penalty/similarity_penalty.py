@@ -82,7 +82,9 @@ class SimilarityPenalty:
             parted along a fixed direction.
         per: "pair" for the mean over the pairs of a layer, then over the layers, as in Eq. 2 and 5.
             "neuron" for the mean over the others for each neuron, summed over the neurons of all
-            layers: a weight then pulls on each neuron as much at any width and depth.
+            layers: a weight then pulls on each neuron as much at any width and depth. A model then
+            leaves out its depthwise and grouped kernels, whose neurons have no inputs in common:
+            equal ones don't do the same.
         relative: Whether the weights are multiplied with the training loss of each step where it
             is below 1 (its absolute value, regularizers included, a constant for the gradient), so
             that a penalty doesn't outweigh a task of small loss. It is the model that multiplies,

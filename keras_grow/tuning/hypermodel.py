@@ -61,9 +61,10 @@ class GrowthHyperModel(keras_tuner.HyperModel):
     """A model and how it grows, with hyperparameters for KerasTuner.
 
     Each of `weight_sum`, `weight`, `penalty_epochs`, `measure`, `per`, `relative`, `method`, `rate`
-    and `every` is a value, which is then fixed; a tuple `(lowest, highest)`, searched between (the
-    two weights on a logarithmic scale); or a list of values to choose from. Hyperparameters are
-    called like the arguments.
+    and `every` is a value, which is then fixed; of numbers, a tuple `(lowest, highest)`, searched
+    between (the two weights on a logarithmic scale); or a list of values to choose from.
+    Hyperparameters are called like the arguments. By default the search is for the weights and N of
+    the paper's penalty (Eq. 5).
 
     Use it with the tuners of this module, `keras_grow.tuning.Hyperband` and so on: they take the
     arguments of KerasTuner's own, and give back models that have grown. Judge by held-out training
