@@ -63,7 +63,7 @@ class SimilarityPenalty:
     The gradient of Eq. 2 vanishes where two neurons are parallel, and its mean over all pairs pulls
     on each neuron the less the more there are. So copies stay copies. `measure="angle",
     per="neuron"` parts them. The default of `GrowthCallback` is
-    `SimilarityPenalty(0.05, weight_sum=0.0, measure="angle", per="neuron", relative=True)`.
+    `SimilarityPenalty(0.1, weight_sum=0.0, measure="angle", per="neuron", relative=True)`.
 
     Args:
         weight: Weight of the similarity, at least 0.
@@ -195,10 +195,10 @@ class SimilarityPenalty:
         return cls(**config)
 
 
-# Penalties by name. Why the default is a weak one: docs/results.md.
+# Penalties by name. Where the default's weight comes from: docs/results.md.
 PENALTIES = {
     "default": SimilarityPenalty(
-        weight=0.05, weight_sum=0.0, measure="angle", per="neuron", relative=True
+        weight=0.1, weight_sum=0.0, measure="angle", per="neuron", relative=True
     ),
     "paper": SimilarityPenalty(),
 }
