@@ -64,7 +64,8 @@ def compare(name: str, seed: int, args: argparse.Namespace) -> dict[str, runs.Ru
     keras.utils.set_random_seed(seed)
     model = keras_grow.GrowableModel.from_keras(TASKS[name].build())
     every = epochs // (GROWTHS + 1)
-    growth = keras_grow.GrowthCallback(args.rate, every, args.method, penalty="paper")
+    penalty = None if args.penalty == "none" else args.penalty
+    growth = keras_grow.GrowthCallback(args.rate, every, args.method, penalty)
     found = {"grown": train(model, name, seed, epochs, args, [growth])}
     grown = found["grown"].training_flops
     final = keras_grow.flops.training_flops(model, len(load(name, args)[0]))  # of an epoch
@@ -97,7 +98,7 @@ def train(model, name: str, seed: int, epochs: int, args, callbacks=()) -> runs.
 
 def asked(args: argparse.Namespace) -> dict:
     """Returns what all runs in a folder have in common."""
-    names = "backend method rate epochs validation".split()
+    names = "backend method penalty rate epochs validation".split()
     return {name: getattr(args, name) for name in names}
 
 
@@ -295,6 +296,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--model", choices=[*TASKS, "all"], nargs="+", default=["all"], help="which models")
     method = "of growth; firefly as in docs/results.md, though the package's default is random"
     add("--method", choices=keras_grow.methods.NAMES, default="firefly", help=method)
+    penalties = ["default", "paper", "none"]
+    add("--penalty", choices=penalties, default="paper", help="after a growth, by name")
     add("--rate", type=common.positive, default=0.35, help="new neurons per old one")
     add("--epochs", type=common.positive_int, help="at least 4; each model has its own")
     add("--seeds", type=common.count, nargs="+", default=[0], help="of every random draw")

@@ -63,7 +63,7 @@ class SimilarityPenalty:
     The gradient of Eq. 2 vanishes where two neurons are parallel, and its mean over all pairs pulls
     on each neuron the less the more there are. So copies stay copies. `measure="angle",
     per="neuron"` parts them. The default of `GrowthCallback` is
-    `SimilarityPenalty(0.1, weight_sum=0.0, measure="angle", per="neuron", relative=True)`.
+    `SimilarityPenalty(0.05, weight_sum=0.0, measure="angle", per="neuron", relative=True)`.
 
     Args:
         weight: Weight of the similarity, at least 0.
@@ -82,9 +82,11 @@ class SimilarityPenalty:
             parted along a fixed direction.
         per: "pair" for the mean over the pairs of a layer, then over the layers, as in Eq. 2 and 5.
             "neuron" for the mean over the others for each neuron, summed over the neurons of all
-            layers: a weight then pulls on each neuron as much at any width and depth. A model then
-            leaves out its depthwise and grouped kernels, whose neurons have no inputs in common:
-            equal ones don't do the same.
+            layers, times 1 - n / d in a layer of n neurons of d weights each, 0 for n >= d: more
+            neurons than weights can't be at right angles, and to fill their space they would have
+            to leave what they have learned. Elsewhere a weight pulls on each neuron about as much
+            at any width and depth. A model also leaves out its depthwise and grouped kernels, whose
+            neurons have no inputs in common: equal ones don't do the same.
         relative: Whether the weights are multiplied with the training loss of each step where it
             is below 1 (its absolute value, regularizers included, a constant for the gradient), so
             that a penalty doesn't outweigh a task of small loss. It is the model that multiplies,
@@ -173,7 +175,7 @@ class SimilarityPenalty:
         means = _per_layer(lambda group: _mean_measure(group, measure), groups)
         if self.per == "pair":
             return ops.mean(means)
-        neurons = [float(group.columns.shape[-1]) for group in groups for _ in group.layers]
+        neurons = [_neurons_with_room(group) for group in groups for _ in group.layers]
         return ops.sum(means * ops.convert_to_tensor(neurons, "float32"))
 
     def get_config(self) -> dict:
@@ -198,7 +200,7 @@ class SimilarityPenalty:
 # Penalties by name. Where the default's weight comes from: docs/results.md.
 PENALTIES = {
     "default": SimilarityPenalty(
-        weight=0.1, weight_sum=0.0, measure="angle", per="neuron", relative=True
+        weight=0.05, weight_sum=0.0, measure="angle", per="neuron", relative=True
     ),
     "paper": SimilarityPenalty(),
 }
@@ -225,6 +227,12 @@ def _stack_equal_shapes(
         _Group([layer for layer, _ in group], ops.stack([c for _, c in group]), key[-1])
         for key, group in groups.items()
     ]
+
+
+def _neurons_with_room(group: _Group) -> float:
+    """Returns n (1 - n / d) for n neurons of d weights each, or 0 where they fill their space."""
+    weights, neurons = group.columns.shape[-2:]
+    return neurons * max(0.0, 1 - neurons / weights)
 
 
 def _per_layer(function: Callable[[_Group], Any], groups: Sequence[_Group]) -> Any:

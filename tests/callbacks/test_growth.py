@@ -182,7 +182,7 @@ def test_by_default_it_is_random_with_the_penalty():
     (event,) = model.growth_history
     assert event.method == "random" and event.neurons_after == 21
     assert model.penalty_window.penalty == SimilarityPenalty(
-        weight=0.1, weight_sum=0.0, measure="angle", per="neuron", relative=True
+        weight=0.05, weight_sum=0.0, measure="angle", per="neuron", relative=True
     )
 
 

@@ -36,8 +36,9 @@ def test_value_and_gradient(measure, per):
 
     def expected_loss(kernels):
         means = [reference_measure(k, a, measure) for k, a in zip(kernels, AXES, strict=True)]
-        neurons = [k.shape[a] for k, a in zip(kernels, AXES, strict=True)]
-        return 3 * (np.mean(means) if per == "pair" else np.dot(means, neurons))
+        neurons = np.array([k.shape[a] for k, a in zip(kernels, AXES, strict=True)])
+        room = np.maximum(1 - neurons**2 / [k.size for k in kernels], 0)
+        return 3 * (np.mean(means) if per == "pair" else np.dot(means, neurons * room))
 
     loss = loss_of(only_similarity(measure, per, weight=3.0), AXES)
     value, gradients = value_and_gradients(loss, kernels)
@@ -112,6 +113,17 @@ def test_per_neuron_a_weight_pulls_as_much_at_any_depth(measure):
     _, (expected,) = value_and_gradients(alone, [kernel])
     _, gradients = value_and_gradients(among, [kernel, *others])
     np.testing.assert_allclose(gradients[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 8)])
+def test_per_neuron_a_layer_without_room_is_left_alone(shape):
+    kernels = random_kernels([shape, (9, 4)])
+    loss = loss_of(only_similarity("angle", "neuron"), [-1, -1])
+    value, (full, roomy) = value_and_gradients(loss, kernels)
+    alone = loss_of(only_similarity("angle", "neuron"), [-1])(kernels[1:])
+    assert float(value) == pytest.approx(float(alone))
+    assert not np.any(keras.ops.convert_to_numpy(full))
+    assert np.any(keras.ops.convert_to_numpy(roomy))
 
 
 def test_a_penalty_of_the_last_version_is_the_papers():

@@ -13,16 +13,20 @@ pytestmark = pytest.mark.long
 any_model, common = recipe("any_model"), recipe("common")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """Runs the recipe on fewer waves; returns its folder and what it returned."""
-    out = tmp_path_factory.mktemp("any_model") / "run"
+def on_fewer_waves(out, *options):
     with pytest.MonkeyPatch.context() as patch:
         x, y = any_model.waves()
         task = any_model.TASKS["cnn1d"]._replace(data=lambda: (x[:320], y[:320]))
         patch.setitem(any_model.TASKS, "cnn1d", task)
-        options = "--model cnn1d --method random --epochs 4 --seeds 3".split()
-        return out, any_model.main([*options, "--out", str(out)])["cnn1d"]
+        given = "--model cnn1d --method random --epochs 4 --seeds 3".split()
+        return any_model.main([*given, *options, "--out", str(out)])["cnn1d"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Runs the recipe on fewer waves; returns its folder and what it returned."""
+    out = tmp_path_factory.mktemp("any_model") / "run"
+    return out, on_fewer_waves(out)
 
 
 def test_it_grows_three_times_and_compares_with_its_final_size(finished):
@@ -37,6 +41,15 @@ def test_it_grows_three_times_and_compares_with_its_final_size(finished):
     epoch = whole.training_flops // 4
     assert grown.training_flops <= short.training_flops < grown.training_flops + epoch
     assert short.training_flops == epoch * short.configuration["epochs"]
+
+
+def test_the_penalty_is_named(finished, tmp_path):
+    _, (papers,) = finished
+    (default,) = on_fewer_waves(tmp_path / "default", "--penalty", "default")
+    (none,) = on_fewer_waves(tmp_path / "none", "--penalty", "none")
+    penalties = [run["grown"].history["penalty"][-1] for run in (papers, default)]
+    assert 0 < penalties[0] != penalties[1] > 0
+    assert not any(none["grown"].history.get("penalty", [0.0]))
 
 
 def test_the_table_has_a_row_for_each_way_to_train(finished):
