@@ -296,8 +296,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--model", choices=[*TASKS, "all"], nargs="+", default=["all"], help="which models")
     method = "of growth; firefly as in docs/results.md, though the package's default is random"
     add("--method", choices=keras_grow.methods.NAMES, default="firefly", help=method)
-    penalties = ["default", "paper", "none"]
-    add("--penalty", choices=penalties, default="paper", help="after a growth, by name")
+    named = "after a growth; the paper's as in docs/results.md, not the package's default"
+    add("--penalty", choices=["default", "paper", "none"], default="paper", help=named)
     add("--rate", type=common.positive, default=0.35, help="new neurons per old one")
     add("--epochs", type=common.positive_int, help="at least 4; each model has its own")
     add("--seeds", type=common.count, nargs="+", default=[0], help="of every random draw")

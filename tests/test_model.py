@@ -113,17 +113,6 @@ def test_the_layers_that_are_penalised():
     assert penalised_kernels(find_groups(model)) == []
 
 
-def test_a_penalty_per_neuron_leaves_depthwise_kernels_alone():
-    model = NETWORKS["depthwise"]()
-    stem, dw, pw = (model.get_layer(name).kernel for name in ("stem", "dw", "pw"))
-    for per, expected in (("pair", [stem, dw, pw]), ("neuron", [stem, pw])):
-        model.arm(SimilarityPenalty(0.1, 0.0, measure="angle", per=per))
-        assert list(map(id, model.penalty_window.kernels)) == list(map(id, expected))
-    again = NETWORKS["depthwise"]()
-    again.set_growth_state(model.get_growth_state())
-    assert len(again.penalty_window.kernels) == 2
-
-
 def test_the_similarity_of_a_model_is_the_mean_over_its_layers():
     model = plain_cnn()
     kernels = [model.get_layer(name).kernel for name in "abc"]

@@ -37,8 +37,8 @@ class GrowthCallback(keras.callbacks.Callback):
         every: Epochs between growths, or a `keras_grow.Schedule`. Defaults to 50.
         method: Name of a growth method, or an instance. Defaults to "random".
         penalty: A `SimilarityPenalty`, `None` for no penalty, "paper" for Sakai and Hotta's Eq. 5,
-            or "default", on the angles of all pairs, which parts copies too (see
-            `SimilarityPenalty`). Both last 15 epochs, or until the next growth.
+            or "default", on the angles between the neurons of a layer, which parts copies where
+            there is room (see `SimilarityPenalty`). Both last 15 epochs, or until the next growth.
         max_params: The most trainable parameters that the model may have.
         max_widths: The most channels of any group, or group name -> the most channels.
         of: What the rate is a fraction of: "neurons", "parameters" or "flops". See

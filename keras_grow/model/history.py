@@ -19,7 +19,7 @@ from keras_grow.growing.rewidening import go_to_growths, growths_before, widen_w
 from keras_grow.growing.transaction import transaction
 from keras_grow.growing.weight_loading import all_or_nothing, check_save_path, check_shapes
 from keras_grow.model.training import PenalisedModel
-from keras_grow.penalty.window import PenaltyWindow
+from keras_grow.penalty.window import PenaltyWindow, penalised_kernels
 
 
 class GrownModel(PenalisedModel):
@@ -197,9 +197,9 @@ class GrownModel(PenalisedModel):
         self._set_growths(tuple(event.bound_to(self) for event in history), ())
         window = state["window"]
         if window:
-            graph = find_groups(self)
+            kernels = penalised_kernels(find_groups(self))
             with strategy_scope(self):
-                window = PenaltyWindow.from_config(window, graph)
+                window = PenaltyWindow.from_config(window, kernels)
         self.set_window(window or None)
         # Files of older versions have no seeds.
         for seed, value in zip(

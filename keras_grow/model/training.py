@@ -12,7 +12,7 @@ from keras_grow.channels.graph import find_groups
 from keras_grow.core import keras_private
 from keras_grow.fit_context import FitContext
 from keras_grow.penalty.similarity_penalty import SimilarityPenalty
-from keras_grow.penalty.window import PenaltyWindow
+from keras_grow.penalty.window import PenaltyWindow, penalised_kernels
 
 # While the task loss is computed: what stands for the losses of the layers.
 _SCORING: ContextVar[list | None] = ContextVar("scoring", default=None)
@@ -42,9 +42,9 @@ class PenalisedModel(TrainSteps, keras.Model):
                 f"`penalty` must be a `keras_grow.SimilarityPenalty`. Received: penalty={penalty!r}"
             )
         sync_state(self)
-        graph = find_groups(self)
+        kernels = penalised_kernels(find_groups(self))
         with strategy_scope(self):
-            window = PenaltyWindow(penalty, graph, penalty.epochs)
+            window = PenaltyWindow(penalty, kernels, penalty.epochs)
         self.set_window(window)
 
     @property

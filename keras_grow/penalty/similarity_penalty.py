@@ -82,11 +82,11 @@ class SimilarityPenalty:
             parted along a fixed direction.
         per: "pair" for the mean over the pairs of a layer, then over the layers, as in Eq. 2 and 5.
             "neuron" for the mean over the others for each neuron, summed over the neurons of all
-            layers, times 1 - n / d in a layer of n neurons of d weights each, 0 for n >= d: more
-            neurons than weights can't be at right angles, and to fill their space they would have
-            to leave what they have learned. Elsewhere a weight pulls on each neuron about as much
-            at any width and depth. A model also leaves out its depthwise and grouped kernels, whose
-            neurons have no inputs in common: equal ones don't do the same.
+            layers, times 1 - n / d in a layer of n neurons of d weights each, 0 for n >= d (most
+            depthwise kernels, hidden layers no narrower than their inputs): more neurons than
+            weights can't be at right angles, and as many could only by filling their whole space,
+            whatever they have learned. Where n is small beside d, a weight pulls on each neuron as
+            much at any width and depth.
         relative: Whether the weights are multiplied with the training loss of each step where it
             is below 1 (its absolute value, regularizers included, a constant for the gradient), so
             that a penalty doesn't outweigh a task of small loss. It is the model that multiplies,

@@ -26,22 +26,14 @@ class Neurons(NamedTuple):
     blocks: int = 1
 
 
-def penalised_kernels(
-    graph: ChannelGraph, shared_inputs: bool = False
-) -> list[tuple[keras.Variable, Neurons]]:
+def penalised_kernels(graph: ChannelGraph) -> list[tuple[keras.Variable, Neurons]]:
     """Returns the kernels of the layers that can grow, each with where its neurons lie.
 
     A kernel of attention holds heads and their dimensions: its neurons are the heads.
-
-    Args:
-        graph: The channel groups of a model.
-        shared_inputs: Whether to leave out depthwise and grouped kernels. Each of their neurons
-            reads channels of its own, so two that are equal don't do the same.
     """
-    roles = ("output",) if shared_inputs else ("output", "through")
     found = []
     for item in graph.variables:
-        axes = [axis for axis in item.axes if axis.role in roles]
+        axes = [axis for axis in item.axes if axis.role in ("output", "through")]
         if item.is_kernel and axes and any(s.group in graph.growable for s in axes[0].segments):
             found.append((item.variable, _neurons(axes[0])))
     return found
@@ -119,7 +111,7 @@ class PenaltyWindow:
 
     Args:
         penalty: The penalty.
-        graph: The channel groups of the model, at their present widths.
+        kernels: Pairs of a kernel and where its neurons lie.
         epochs_left: Epochs for which it stays armed.
         sums: The sums of weights to compare with. Defaults to the present ones.
 
@@ -130,12 +122,11 @@ class PenaltyWindow:
     def __init__(
         self,
         penalty: SimilarityPenalty,
-        graph: ChannelGraph,
+        kernels: Sequence[tuple[keras.Variable, Neurons]],
         epochs_left: int,
         sums: Sequence[float] | None = None,
     ):
         self.penalty = penalty
-        kernels = penalised_kernels(graph, shared_inputs=penalty.per == "neuron")
         self.kernels = [kernel for kernel, _ in kernels]
         self.axes = [neurons.axis for _, neurons in kernels]
         self.blocks = [neurons.blocks for _, neurons in kernels]
@@ -180,7 +171,7 @@ class PenaltyWindow:
         return self.state.end_epoch()
 
     def get_config(self) -> dict:
-        """Returns what `from_config` needs, beside the graph."""
+        """Returns what `from_config` needs, beside the kernels."""
         state = self.state
         return {
             "penalty": keras.saving.serialize_keras_object(self.penalty),
@@ -191,10 +182,10 @@ class PenaltyWindow:
         }
 
     @classmethod
-    def from_config(cls, config: dict, graph: ChannelGraph) -> PenaltyWindow:
+    def from_config(cls, config: dict, kernels: Sequence) -> PenaltyWindow:
         """Makes a window from what `get_config` returned."""
         penalty = keras.saving.deserialize_keras_object(config["penalty"])
-        window = cls(penalty, graph, config["epochs_left"], config["sums"])
+        window = cls(penalty, kernels, config["epochs_left"], config["sums"])
         window.state.drift.assign(config.get("drift", 0.0))
         window.state.steps.assign(config.get("steps", 0.0))
         window.state.penalty.assign(config.get("penalty_sum", 0.0))
