@@ -172,11 +172,14 @@ class SimilarityPenalty:
 
     def _similarity(self, groups: Sequence[_Group]) -> Any:
         measure = MEASURES[self.measure]
-        means = _per_layer(lambda group: _mean_measure(group, measure), groups)
         if self.per == "pair":
-            return ops.mean(means)
-        neurons = [_neurons_with_room(group) for group in groups for _ in group.layers]
-        return ops.sum(means * ops.convert_to_tensor(neurons, "float32"))
+            return ops.mean(_per_layer(lambda group: _mean_measure(group, measure), groups))
+        parts = [
+            neurons * ops.sum(_mean_measure(group, measure))
+            for group in groups
+            if (neurons := _neurons_with_room(group))
+        ]
+        return sum(parts, start=ops.zeros((), "float32"))
 
     def get_config(self) -> dict:
         """Returns the arguments, as plain Python values."""

@@ -86,7 +86,7 @@ def value_and_gradients(function, arrays, dtype="float32"):
         for tensor in tensors:
             tape.watch(tensor)
         value = function(tensors)
-    return value, tape.gradient(value, tensors)
+    return value, tape.gradient(value, tensors, unconnected_gradients="zero")
 
 
 def assert_finite(*tensors):
