@@ -289,15 +289,18 @@ def test_an_interrupt_between_any_two_lines(change_of, stride):
     model = trained(mlp())
     change = change_of(model)
     before, layers, history = state_of(model), model.layers, model.growth_history
-    line = 1
-    while model.growth_history == history:
+    line, done = 1, False
+    while not done:
         try:
             interrupt_at_line(line, change)
+            done = True
         except KeyboardInterrupt:
-            if model.growth_history == history:
+            done = model.growth_history != history
+            if not done:
                 assert_same_state(before, state_of(model))
                 assert model.layers == layers
                 line += stride
+    assert model.growth_history != history
     assert line > 150
     if model.growth_history[1:]:
         assert model.widths == model.growth_history[-1].widths_after
