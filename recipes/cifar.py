@@ -107,15 +107,20 @@ def sgd(args: argparse.Namespace, steps_per_epoch: int) -> keras.optimizers.SGD:
     The learning rate follows the growths whether or not this run grows: a static baseline has the
     same one at the same step.
     """
-    growths = range(args.every, args.epochs, args.every)
     rate = keras_grow.schedules.get(
         args.schedule,
         args.learning_rate,
         total_steps=args.epochs * steps_per_epoch,
-        growth_steps=[epoch * steps_per_epoch for epoch in growths],
+        growth_steps=[epoch * steps_per_epoch for epoch in growth_epochs(args)],
     )
     decay = args.weight_decay / (1 - args.momentum) or None
     return keras.optimizers.SGD(rate, momentum=args.momentum, weight_decay=decay)
+
+
+def growth_epochs(args: argparse.Namespace) -> list[int]:
+    """Returns the numbers of completed epochs after which a network grows."""
+    epochs = sorted(set(args.at)) if args.at else range(args.every, args.epochs, args.every)
+    return [epoch for epoch in epochs if epoch < args.epochs]
 
 
 def train(model, images: data.Data, args: argparse.Namespace, ends: float) -> runs.Run:
@@ -190,7 +195,7 @@ class Penalised(keras.callbacks.Callback):
         epochs: The epochs at whose beginning it is armed.
     """
 
-    def __init__(self, penalty: keras_grow.SimilarityPenalty, epochs: range):
+    def __init__(self, penalty: keras_grow.SimilarityPenalty, epochs: list[int]):
         super().__init__()
         self.penalty, self.epochs = penalty, epochs
 
@@ -204,17 +209,19 @@ def following(args: argparse.Namespace) -> list[keras.callbacks.Callback]:
     """Returns what grows the network, or does to a static one what follows a growth."""
     if not args.static:
         return [growth(args)]
-    growths = range(args.every, args.epochs, args.every)
-    armed = {"never": range(0), "windows": growths, "always": range(0, args.epochs, args.every)}
+    growths = growth_epochs(args)
+    armed = {"never": [], "windows": growths, "always": [0, *growths]}
     return [Penalised(penalty(args), armed[args.static_penalty])] if args.penalty else []
 
 
 def growth(args: argparse.Namespace) -> keras_grow.GrowthCallback:
     """Returns the callback that grows the network."""
-    if args.every >= args.epochs:
-        print(f"note: --every {args.every} leaves no growth within --epochs {args.epochs}")
+    if not growth_epochs(args):
+        given = f"--at {args.at}" if args.at else f"--every {args.every}"
+        print(f"note: {given} leaves no growth within --epochs {args.epochs}")
+    schedule = keras_grow.At(args.at) if args.at else args.every
     return keras_grow.GrowthCallback(
-        args.rate, args.every, method(args), penalty(args) if args.penalty else None
+        args.rate, schedule, method(args), penalty(args) if args.penalty else None
     )
 
 
@@ -228,14 +235,14 @@ def method(args: argparse.Namespace) -> keras_grow.GrowthMethod:
 
 
 def penalty(args: argparse.Namespace) -> keras_grow.SimilarityPenalty:
-    """Returns the similarity penalty, which lasts no longer than the way to the next growth."""
+    """Returns the similarity penalty. The next growth ends it, and begins it anew."""
     epochs = args.penalty_epochs or PENALTY_EPOCHS.get(args.method, 15)
-    if epochs > args.every:
+    if epochs > args.every and not args.at:
         print(f"note: the penalty lasts {args.every} epochs after a growth (--every), not {epochs}")
     given = {"weight": args.penalty_weight, "weight_sum": args.weight_sum}
     given = {name: value for name, value in given.items() if value is not None}
     return keras_grow.SimilarityPenalty(
-        epochs=min(epochs, args.every),
+        epochs=epochs,
         measure=args.measure,
         per=args.per,
         relative=args.relative,
@@ -325,7 +332,9 @@ def _add_growth(parser: argparse.ArgumentParser) -> None:
     methods = keras_grow.methods.NAMES
     add("--method", choices=methods, default="firefly", help="how to choose new neurons")
     add("--rate", type=common.positive, default=0.35, help="new neurons per old one")
-    add("--every", type=common.positive_int, default=50, help="epochs between growths")
+    number = common.positive_int
+    add("--every", type=number, default=50, help="epochs between growths")
+    add("--at", type=number, nargs="+", help="grow after these epochs, not every so many")
     add("--penalty", action=switch, default=True, help="against similar neurons")
     add("--measure", choices=["cosine", "energy", "angle"], default="cosine", help="of a pair")
     add("--per", choices=["pair", "neuron"], default="pair", help="what --penalty-weight counts by")

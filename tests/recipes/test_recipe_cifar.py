@@ -157,6 +157,18 @@ def test_no_growth_is_noted(capsys):
     assert "note: --every 50 leaves no growth within --epochs 5" in capsys.readouterr().out
 
 
+def test_growths_at_given_epochs():
+    args = cifar.parse("--epochs 9 --at 4 2 12 --schedule restarts".split())
+    schedule = cifar.growth(args).schedule
+    assert [epoch for epoch in range(9) if schedule.due(epoch)] == [2, 4]
+    optimizer = cifar.sgd(args, steps_per_epoch=100)
+    rates = []
+    for step in (199, 200, 399, 400):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    assert rates == pytest.approx([0, 0.1, 0, 0.1], abs=1e-3)
+
+
 def test_penalty_lasts_as_in_the_paper():
     for method, epochs in (("random", 20), ("net2wider", 15)):
         assert cifar.penalty(cifar.parse(["--method", method])).epochs == epochs
