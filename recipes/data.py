@@ -153,10 +153,11 @@ def read(name: str, path: Path | None = None) -> tuple[Split, Split]:
                 f"{path or name} must hold uint8 images (examples, 32, 32, 3) with a label each. "
                 f"Received: {images.dtype} {images.shape} and {len(labels)} labels"
             )
-        if labels.min() < 0 or labels.max() >= len(CLASSES[name]):
-            raise DataError(
-                f"{path or name} isn't {name}: its labels go from {labels.min()} to {labels.max()}"
-            )
+    labels = np.concatenate([split.labels for split in splits])
+    if (labels.min(), labels.max()) != (0, len(CLASSES[name]) - 1):
+        raise DataError(
+            f"{path or name} isn't {name}: its labels go from {labels.min()} to {labels.max()}"
+        )
     return splits
 
 

@@ -91,7 +91,7 @@ def _binary10(folder: Path, pixels, labels, train: int) -> None:
 def _binary100(folder: Path, pixels, labels, train: int) -> None:
     root = folder / "cifar-100-binary"
     root.mkdir()
-    content = rows(pixels, labels // 5, labels * 10)
+    content = rows(pixels, labels // 5, labels * 11)
     content[:train].tofile(root / "train.bin")
     content[train:].tofile(root / "test.bin")
     for kind, names in (("coarse", 20), ("fine", 100)):

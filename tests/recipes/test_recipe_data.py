@@ -183,7 +183,7 @@ def test_tfds_has_the_same_images_in_its_own_order(name, tmp_path, monkeypatch):
     pixels, labels = images(TRAIN + TEST)
     assert (len(train.labels), len(test.labels)) == (TRAIN, TEST)
     np.testing.assert_array_equal(sorted_rows(test.images), sorted_rows(pixels[TRAIN:]))
-    factor = 10 if name == "cifar100" else 1
+    factor = 11 if name == "cifar100" else 1
     assert sorted(test.labels) == sorted(factor * labels[TRAIN:])
 
 
@@ -220,6 +220,11 @@ def test_files_that_are_no_images(tmp_path, content, message):
     with pytest.raises(data.DataError, match=message) as caught:
         data.read("cifar10", file)
     assert str(file) in str(caught.value)
+
+
+def test_one_data_set_does_not_pass_for_the_other(npz):
+    with pytest.raises(data.DataError, match="isn't cifar100: its labels go from 0 to 9$"):
+        data.read("cifar100", npz)
 
 
 def test_a_damaged_file_is_named(npz, tmp_path):

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.long
 digits = recipe("digits")
 
 EPOCHS, EVERY, WIDTH = 4, 1, 3
+NAMES = [f"conv{block}" for block in (1, 2, 3, 4)]
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +51,10 @@ def test_prints_only_what_a_reader_needs(finished):
     lines = process.stdout.splitlines()
     assert lines[0] == "1,297 handwritten digits to train on, 500 to test"
     assert sum(" grew " in line for line in lines) == 3
-    assert sum(line.startswith("epoch 4: accuracy ") for line in lines) == 2
-    table = lines[-8:-4]
-    assert table[0].split() == "test accuracy seconds training FLOPs to 95% parameters".split()
-    assert [line[:26].strip() for line in table[1:]] == list(digits.LABELS)
+    assert sum(line.startswith("epoch 4: accuracy ") for line in lines) == 3
+    table = lines[-9:-4]
+    assert table[0].split() == "test accuracy seconds training FLOPs to 98% parameters".split()
+    assert [line[:26].strip() for line in table[1:]] == list(digits.LABELS.values())
     assert len({len(line) for line in table}) == 1  # aligned
     assert lines[-1].endswith(str(out))
     assert max(len(line) for line in lines[:-1]) <= 100
@@ -62,7 +63,8 @@ def test_prints_only_what_a_reader_needs(finished):
 def test_writes_these_files_and_no_others(finished):
     out, _ = finished
     figures = ["growth_curve.png", "saliency.png", "similarity_histogram.png"]
-    others = "history.csv model.keras results.json static.json static_flops.json".split()
+    others = ["history.csv", "model.keras", "results.json"]
+    others += ["static.json", "static_flops.json", "static_start.json"]
     assert sorted(path.name for path in out.iterdir()) == sorted(figures + others)
 
 
@@ -113,26 +115,32 @@ def test_the_other_baseline_is_the_final_size_for_no_fewer_flops(finished):
     assert short.training_flops == epochs * grown.history["training_flops"][-1]
     rest = short.training_flops - grown.training_flops
     assert 0 <= rest < grown.history["training_flops"][-1]
-    saved = 1 - grown.training_flops / static.training_flops
-    assert f"growing saved {saved:.0%} of the FLOPs of as many epochs" in process.stdout
+    share = grown.training_flops / static.training_flops
+    assert f"growing took {share:.0%} of the FLOPs of as many epochs" in process.stdout
+
+
+def test_the_first_size_trains_without_growing(finished):
+    out, _ = finished
+    grown, start = (runs.read(out / f"{name}.json") for name in ("results", "static_start"))
+    assert start.widths == grown.growth[0]["widths_before"] and start.growth == []
+    assert start.training_flops == EPOCHS * grown.history["training_flops"][0]
 
 
 def test_the_way_to_the_goal_ends_with_the_first_epoch_that_is_there():
-    def run(total, *accuracies):
+    def run(*accuracies):
         history = {"training_flops": [10] * len(accuracies), "val_accuracy": accuracies}
-        return argparse.Namespace(history=history, training_flops=total)
+        return argparse.Namespace(history=history)
 
-    slow, fast, never = run(40, 0.5, 0.94, 0.95, 0.9), run(20, 0.96, 0.9), run(40, 0.9, 0.94)
+    slow, fast, never = run(0.5, 0.97, 0.98, 0.9), run(0.99, 0.9), run(0.9, 0.97)
     assert [digits.flops_to_goal(each) for each in (slow, fast, never)] == [30, 10, None]
-    line = "growing saved 50% of the FLOPs of as many epochs at the final size"
-    assert digits.saving(fast, slow) == f"{line}, and 67% on the way to 95%"
-    assert digits.saving(fast, never) == line
 
 
 def test_the_learning_rate_of_fewer_epochs_has_the_same_shape():
     args = digits.parse(["--epochs", "60", "--every", "12"])
-    half = argparse.Namespace(training_flops=50), argparse.Namespace(training_flops=100)
-    shorter = digits.for_as_many_flops(args, *half)
+    half = argparse.Namespace(
+        training_flops=30, history={"training_flops": [1]}, widths=dict.fromkeys(NAMES, 2)
+    )
+    _, shorter = digits.baselines(args, half)["static_flops"]
     assert (shorter.epochs, shorter.every) == (30, 6)
     rates = []
     for each in (args, shorter):
@@ -213,10 +221,10 @@ def test_shifted_batches_are_all_images_each_shifted_by_up_to_a_pixel():
 
 
 def test_options_reach_the_run(tmp_path, capsys):
-    argv = "--epochs 2 --every 1 --width 3 --rate 0.5 --method random --no-penalty --validation"
-    results = digits.main([*argv.split(), "--fast", "--out", str(tmp_path)])
+    argv = "--epochs 2 --every 1 --width 3 --rate 0.5 --method net2wider --penalty none"
+    results = digits.main([*argv.split(), "--validation", "--fast", "--out", str(tmp_path)])
     grown, static = results["grown"], results["static"]
-    assert [event["method"] for event in grown["growth"]] == ["random"]
+    assert [event["method"] for event in grown["growth"]] == ["net2wider"]
     assert grown["neurons"] == static["neurons"] == 18
     assert grown["history"]["weight_drift"] == [0, 0]
     assert not (tmp_path / "saliency.png").exists()
