@@ -126,7 +126,9 @@ def options(row: Row, seed: int, args: argparse.Namespace, minutes: float) -> li
         if row.method == "static-flops":
             run = runs.read(grown)
             epochs = run.training_flops / run.history["training_flops"][-1]
-            chosen["epochs"] = chosen["test-every"] = math.ceil(epochs)
+            chosen["epochs"] = math.ceil(epochs)
+            if "test-every" in chosen:  # once, at the end
+                chosen["test-every"] = chosen["epochs"]
     else:
         how = ["--method", row.method, *args.settings[row.setting][1]]
     chosen |= {"dataset": row.dataset, "model": row.model, "seed": seed}

@@ -223,7 +223,7 @@ def test_files_that_are_no_images(tmp_path, content, message):
 
 
 def test_one_data_set_does_not_pass_for_the_other(npz):
-    with pytest.raises(data.DataError, match="isn't cifar100: its labels go from 0 to 9$"):
+    with pytest.raises(data.DataError, match=r"isn't cifar100: its labels go from 0 to 9$"):
         data.read("cifar100", npz)
 
 
