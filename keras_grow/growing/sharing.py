@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import compress
+from itertools import compress, repeat
 
 import keras
 
@@ -69,8 +69,9 @@ def _living_models() -> Iterator[keras.Model]:
     objects = gc.get_objects()
     # By their types: asking some objects for their class does things.
     types = list(map(type, objects))
-    kinds = {kind for kind in set(types) if issubclass(kind, keras.Model)}
-    return compress(objects, map(kinds.__contains__, types))
+    kinds = list(set(types))
+    models = set(compress(kinds, map(issubclass, kinds, repeat(keras.Model))))
+    return compress(objects, map(models.__contains__, types))
 
 
 def follow(model: keras.Model, others: Sequence[keras.Model]) -> None:

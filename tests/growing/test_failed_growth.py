@@ -237,10 +237,9 @@ def interrupt_at_line(number, function):
     package, lines = str(Path(keras_grow.__file__).parent), [0]
 
     def trace(frame, event, argument):
-        code = frame.f_code
-        if not code.co_filename.startswith(package) or code.co_name.endswith("comp>"):
-            return None  # a comprehension over all types that live would be thousands of lines
-        started = lines[0] or code.co_name in ("_swap_in", "_rewire")
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        started = lines[0] or frame.f_code.co_name in ("_swap_in", "_rewire")
         if event == "line" and started:
             lines[0] += 1
             if lines[0] == number:
