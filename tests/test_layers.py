@@ -231,9 +231,10 @@ def test_equals_keras_batch_normalization(
 
 @pytest.mark.parametrize(("training", "trainable"), [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
-def test_equals_keras_at_a_realistic_size(dtype, training, trainable):
-    layers = pair((8, 16, 16, 24), trainable=trainable, dtype=dtype)
-    images = tf.random.stateless_normal((8, 16, 16, 24), (0, 0), 0.5, 2.0)
+@pytest.mark.parametrize("channels", [24, 25])
+def test_equals_keras_at_a_realistic_size(channels, dtype, training, trainable):
+    layers = pair((8, 16, 16, channels), trainable=trainable, dtype=dtype)
+    images = tf.random.stateless_normal((8, 16, 16, channels), (0, 0), 0.5, 2.0)
     rounding = {"float32": 0.0, "mixed_float16": 2e-3, "mixed_bfloat16": 1.6e-2}[dtype]
     images = tf.cast(images, layers[0].compute_dtype)
     assert_same(layers, images, training, {"reduce_retracing": True}, rounding)
@@ -247,20 +248,37 @@ def test_keeps_an_epsilon_below_what_the_public_function_allows():
         assert_same(layers, images, training)
 
 
+@pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("training", [True, False])
-def test_second_derivatives_equal_those_of_keras(training):
-    layers = pair((4, 3, 3, 2))
-    images = tf.random.stateless_normal((4, 3, 3, 2), (0, 0))
-    hessians = []
-    for layer in layers:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_second_derivatives_equal_those_of_keras(compiled, training, channels):
+    shape = (4, 3, 3, channels)
+    images = tf.random.stateless_normal(shape, (0, 0))
+
+    def hessian(layer):
         with tf.GradientTape() as outer:
             outer.watch(images)
             with tf.GradientTape() as inner:
                 inner.watch(images)
                 loss = tf.reduce_sum(layer(images, training=training) ** 3)
             norm = tf.reduce_sum(inner.gradient(loss, images) ** 2)
-        hessians.append(outer.gradient(norm, images))
-    assert_close(*hessians, 1e-5)
+        return outer.gradient(norm, images)
+
+    run = tf.function(hessian) if compiled else hessian
+    assert_close(*(run(layer) for layer in pair(shape)), 1e-5)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("mean", [10.0, 1000.0])
+def test_loses_nothing_where_the_mean_is_far_from_zero(mean, channels):
+    """Against float64, where both round: no worse than Keras's own layer."""
+    shape = (128, 8, 8, channels)
+    images = mean + tf.random.stateless_normal(shape, (0, 0))
+    exact = np.asarray(images, "float64")
+    exact = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-3)
+    layers = [kind() for kind in (GrowableBatchNormalization, kl.BatchNormalization)]
+    ours, plain = (np.abs(layer(images, training=True) - exact).max() for layer in layers)
+    assert ours <= max(2 * plain, 1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -283,17 +301,25 @@ def test_one_value_per_channel_leaves_no_nan_where_the_kernel_does(monkeypatch):
         outputs[2] = outputs[2] * np.nan
         return outputs
 
-    layers = pair((1, 1, 1, 3))
+    layers = pair((1, 1, 1, 4))
     monkeypatch.setattr(batch_norm.tf.raw_ops, FUSED, as_on_a_gpu)
-    assert_same(layers, tf.ones((1, 1, 1, 3)), True)
+    assert_same(layers, tf.ones((1, 1, 1, 4)), True)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("shape", [(2, 4, 4, 3), (None, None, None, 3)])
+@pytest.mark.parametrize("shape", [(2, 4, 4, 4), (None, None, None, 8)])
 def test_fuses_images(shape, dtype, training):
     layer = GrowableBatchNormalization(dtype=dtype)
     assert fused_operations(layer, shape, layer.compute_dtype, training) == 1
+
+
+def test_the_fused_kernel_trains_on_a_cpu_only_where_it_is_fast(monkeypatch):
+    layer, shape = GrowableBatchNormalization(), (2, 4, 4, 6)
+    assert fused_operations(layer, shape, training=True) == 0
+    assert fused_operations(layer, shape, training=False) == 1
+    monkeypatch.setattr(batch_norm.tf.config, "list_physical_devices", lambda kind: [kind])
+    assert fused_operations(layer, shape, training=True) == 1
 
 
 @pytest.mark.parametrize(
@@ -321,8 +347,8 @@ def test_leaves_what_does_not_fuse_to_keras(arguments, shape, dtype):
 
 def test_leaves_functions_compiled_by_xla_to_keras():
     layer = GrowableBatchNormalization()
-    assert fused_operations(layer, (4, 5, 5, 3), jit_compile=True) == 0
-    assert fused_operations(layer, (4, 5, 5, 3), jit_compile=False) == 1
+    assert fused_operations(layer, (4, 5, 5, 4), jit_compile=True) == 0
+    assert fused_operations(layer, (4, 5, 5, 4), jit_compile=False) == 1
 
 
 def test_honours_a_mask():
