@@ -2,7 +2,7 @@
 
 Each is its Keras layer under another name: it takes the same arguments, and a network computes
 the same with either. Keras's own grow as well; only the batch normalisation here does more than its
-own, by a fused kernel. How a layer grows is written elsewhere, once for all of them: which axes of
+own: it is faster. How a layer grows is written elsewhere, once for all of them: which axes of
 its variables carry channels in `channels/layer_table.py`, what then happens to them in
 `core/widening.py`.
 """
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from keras_grow.backend import fused_batch_norm
+from keras_grow.backend import fast_batch_norm
 
 
 class Growable:
@@ -109,8 +109,9 @@ class GrowableDepthwiseConv2D(Growable, keras.layers.DepthwiseConv2D):
 class GrowableBatchNormalization(Growable, keras.layers.BatchNormalization):
     """A `keras.layers.BatchNormalization` that grows with the channels that come in.
 
-    On TensorFlow it runs as one fused operation, with the same results as Keras's own layer and
-    faster, for batches of images with their channels last, in float32, float16 or bfloat16.
+    On TensorFlow it has the same results as Keras's own layer and is faster, for batches of images
+    with their channels last, in float32, float16 or bfloat16: as one fused operation or, where that
+    is slow (in training on a CPU, channels that are no multiple of four), by matrix products.
     Everything else goes through Keras's own layer: masks, `synchronized`, `renorm`, and functions
     compiled with XLA, which fuses by itself.
 
@@ -135,7 +136,7 @@ class GrowableBatchNormalization(Growable, keras.layers.BatchNormalization):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         # As in Keras, a frozen layer runs in inference mode.
         trains = bool(training and self.trainable)
-        outputs = fused_batch_norm(self, inputs, trains) if mask is None else None
+        outputs = fast_batch_norm(self, inputs, trains) if mask is None else None
         if outputs is None:
             return super().call(inputs, training=training, mask=mask)
         return outputs

@@ -27,7 +27,7 @@ def sync_state(model: keras.Model) -> None:
     model.jax_state_sync()
 
 
-def fused_batch_norm(layer: Any, inputs: Any, training: bool) -> None:
+def fast_batch_norm(layer: Any, inputs: Any, training: bool) -> None:
     """Returns `None`: XLA fuses Keras's own layer by itself."""
 
 

@@ -1,6 +1,6 @@
 """The seam on TensorFlow."""
 
-from keras_grow.backend.tensorflow.batch_norm import fused_batch_norm
+from keras_grow.backend.tensorflow.batch_norm import fast_batch_norm
 from keras_grow.backend.tensorflow.distribution import (
     broadcast,
     share_of_replica,
@@ -32,8 +32,8 @@ __all__ = [
     "collect_garbage",
     "compiled",
     "compiled_gradient",
+    "fast_batch_norm",
     "forget_traces",
-    "fused_batch_norm",
     "is_out_of_memory",
     "make_unusable",
     "released_gradients",

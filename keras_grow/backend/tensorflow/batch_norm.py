@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 
-def fused_batch_norm(
+def fast_batch_norm(
     layer: keras.layers.BatchNormalization, inputs: tf.Tensor, training: bool
 ) -> tf.Tensor | None:
     """Normalises a batch as a Keras layer does, faster.
