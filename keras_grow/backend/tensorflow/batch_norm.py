@@ -64,7 +64,7 @@ def _can_fuse(layer: keras.layers.BatchNormalization, inputs: Any) -> bool:
 def _fused_is_faster(inputs: tf.Tensor) -> bool:
     """Tells whether to train by the fused kernel.
 
-    On a CPU its pass over a batch takes two to five times as long where the channels are no
+    On a CPU its pass over a batch takes two to three times as long where the channels are no
     multiple of four, as they mostly are after a growth (`benchmarks/throughput.py`).
     """
     return inputs.shape[-1] % 4 == 0 or bool(tf.config.list_physical_devices("GPU"))
