@@ -33,8 +33,7 @@ def fast_batch_norm(
     vectors = (gamma, beta, mean, variance)
     if not training:
         return normalize(inputs, *vectors, layer.epsilon)
-    by_batch = normalize_by_batch if _fused_is_faster(inputs) else normalize_by_products
-    outputs, mean, variance = by_batch(inputs, *vectors, layer.momentum, layer.epsilon)
+    outputs, mean, variance = normalize_by_batch(inputs, *vectors, layer.momentum, layer.epsilon)
     layer.moving_mean.assign(mean)
     layer.moving_variance.assign(variance)
     return outputs
@@ -104,6 +103,10 @@ def normalize_by_batch(
         The outputs, the new moving mean and the new moving variance, in Keras's convention: the
         variance of a batch is the mean squared deviation.
     """
+    if not _fused_is_faster(inputs):
+        outputs, mean, variance = _normalize_by_products(inputs, gamma, beta, epsilon)
+        mean = moving_mean * momentum + mean * (1.0 - momentum)
+        return outputs, mean, moving_variance * momentum + variance * (1.0 - momentum)
     count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
     # The kernel averages in the unbiased variance, count / (count - 1) times that of Keras. With
     # the moving variance scaled alike on its way in, one division undoes both.
@@ -123,29 +126,19 @@ def normalize_by_batch(
     return outputs, mean, variance
 
 
-def normalize_by_products(
-    inputs: tf.Tensor,
-    gamma: tf.Tensor,
-    beta: tf.Tensor,
-    moving_mean: tf.Tensor,
-    moving_variance: tf.Tensor,
-    momentum: float,
-    epsilon: float,
+def _normalize_by_products(
+    inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Computes the same as `normalize_by_batch`, with sums as products of matrices.
-
-    Args:
-        inputs: See `normalize_by_batch`, as for the other arguments.
+    """Normalises a batch with its sums as products of matrices.
 
     Returns:
-        The outputs, the new moving mean and the new moving variance.
+        The outputs, and the mean and the variance of the batch.
     """
     rows = tf.reshape(tf.cast(inputs, "float32"), [-1, inputs.shape[-1]])
     outputs, mean, variance = _normalize_rows(rows, gamma, beta, tf.constant(epsilon))
     outputs = tf.cast(tf.reshape(outputs, tf.shape(inputs)), inputs.dtype)
     outputs.set_shape(inputs.shape)
-    mean = moving_mean * momentum + mean * (1.0 - momentum)
-    return outputs, mean, moving_variance * momentum + variance * (1.0 - momentum)
+    return outputs, mean, variance
 
 
 @tf.custom_gradient
