@@ -14,8 +14,10 @@ the first images of the test split (`--examples`), each map being that of the im
 - insertion: the pixels come back, the most salient first, into the image blurred by a Gaussian of
   an eighth of its height. The area under the probability of the class; high where the map is right.
 
-Both depend on how sure the model is at all. So the table has, for each model, the same areas with
-the pixels in an arbitrary order, and the probability of the class before anything is changed.
+Both depend on how sure the model is at all, and on how a map is made: pixels that go in patches,
+as a smooth map orders them, leave more of the texture than pixels that go one by one. So the table
+has "gains": how much better a map is than that of another image (the one before), which is as
+smooth and knows nothing of this one; and the probability of the class before anything is changed.
 A standard error is over the images; where models are compared, it is that of their difference on
 the same images. It doesn't know of how much models differ that only differ in their seeds.
 
@@ -40,7 +42,8 @@ from keras_grow import plots, runs, saliency
 from keras_grow.saliency import SALIENCY_METHODS, feature_layer, saliency_maps
 
 COLUMNS = 10  # classes in a figure that is as wide as a page
-MEASURES = ("coverage", "deletion", "insertion")
+AREAS = {"deletion": -1, "insertion": 1}  # the sign of what is better
+MEASURES = ("coverage", *AREAS)
 
 
 class Images(NamedTuple):
@@ -64,7 +67,7 @@ def main(argv: list[str] | None = None) -> dict:
         figure.savefig(args.out / f"{method}.png", dpi=150)
     content = {
         "format": "keras_grow.saliency",
-        "version": 1,
+        "version": 2,
         "configuration": configuration(args, few),
         "versions": runs.versions(),
         "machine": runs.machine(),
@@ -149,21 +152,20 @@ def measure_model(model, images: Images, method: str, args: argparse.Namespace) 
         logits = model.predict(batch, batch_size=100, verbose=0).astype("float32")
         return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
 
-    def areas(maps: np.ndarray, ending: str = "") -> dict:
-        ways = {"deletion": (pixels, blank), "insertion": (blur, pixels)}
-        return {
-            name + ending: saliency.area(
-                saliency.probability_curve(probabilities, *way, maps, labels, args.steps)
-            )
-            for name, way in ways.items()
-        }
+    def area(name: str, maps: np.ndarray) -> np.ndarray:
+        way = {"deletion": (pixels, blank), "insertion": (blur, pixels)}[name]
+        curve = saliency.probability_curve(probabilities, *way, maps, labels, args.steps)
+        return saliency.area(curve)
 
+    areas = {name: area(name, maps) for name in AREAS}
+    of_another = np.roll(maps, 1, axis=0)
+    gains = {f"{n}_gain": sign * (areas[n] - area(n, of_another)) for n, sign in AREAS.items()}
     intact = probabilities(pixels)
     return {
         "coverage": saliency.coverage(maps, args.threshold),
         "largest": maps.max(axis=(1, 2)),
-        **areas(maps),
-        **areas(np.zeros_like(maps), "_at_random"),  # all ties: an order that is drawn
+        **areas,
+        **gains,
         "probability": intact[np.arange(len(labels)), labels],
         "accuracy": intact.argmax(axis=-1) == labels,
     }
@@ -187,8 +189,8 @@ def table(results: list[dict], args: argparse.Namespace) -> str:
         f"Mean and standard error over {args.examples} test images; covered: at least "
         f"{args.threshold:g} of the map's largest value.",
         "",
-        "| method | model | coverage % | deletion | insertion | random deletion "
-        "| random insertion | probability | accuracy % | empty maps |",
+        "| method | model | coverage % | deletion | insertion | gain in deletion "
+        "| gain in insertion | probability | accuracy % | empty maps |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results:
@@ -196,8 +198,8 @@ def table(results: list[dict], args: argparse.Namespace) -> str:
             SALIENCY_METHODS[row["method"]],
             row["model"],
             _cell(row["coverage"], percent=True),
-            *(_cell(row[name]) for name in ("deletion", "insertion")),
-            *(_cell(row[f"{name}_at_random"]) for name in ("deletion", "insertion")),
+            *(_cell(row[name]) for name in AREAS),
+            *(_cell(row[f"{name}_gain"], sign="+") for name in AREAS),
             _cell(row["probability"]),
             _cell(row["accuracy"], percent=True),
             str(row["empty_maps"]),

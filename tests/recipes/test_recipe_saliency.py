@@ -7,11 +7,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from scipy.integrate import trapezoid
 from scipy.ndimage import gaussian_filter
 from small_cifar import images, recipe, write_npz
 
 import keras_grow
 from keras_grow.saliency.maps import saliency_maps
+from keras_grow.saliency.measures import ranks
 
 pytestmark = pytest.mark.long
 
@@ -118,6 +120,24 @@ def test_numbers_are_those_of_the_models_maps(finished, models, split):
     assert row["accuracy"]["mean"] == np.mean(right)
 
 
+def test_gain_is_over_the_map_of_the_image_before(finished, models, split):
+    _, results = finished
+    pixels, labels = (each[:EXAMPLES] for each in split)
+    model = keras.models.load_model(models[1])
+    maps = saliency_maps(model, pixels, labels, "gradcam")
+
+    def deletion(maps):
+        kept = [ranks(maps)[..., None] >= deleted for deleted in (0, 256, 512, 768, 1024)]
+        curve = [probabilities(model, each * pixels, labels) for each in kept]
+        return trapezoid(curve, dx=1 / 4, axis=0)
+
+    gains = deletion(maps[[-1, *range(EXAMPLES - 1)]]) - deletion(maps)
+    row = results["results"][1]
+    assert row["deletion_gain"]["mean"] == pytest.approx(gains.mean(), abs=1e-5)
+    assert row["deletion_gain"]["error"] == pytest.approx(gains.std(ddof=1) / 12**0.5, abs=1e-5)
+    assert abs(gains).max() > 1e-3
+
+
 def test_curves_run_from_the_image_to_the_mean_colour_and_from_its_blur(
     models, data_dir, split, tmp_path, capsys
 ):
@@ -130,10 +150,9 @@ def test_curves_run_from_the_image_to_the_mean_colour_and_from_its_blur(
         for each in (pixels, 0 * pixels, gaussian_filter(pixels, (0, 4, 4, 0), mode="nearest"))
     )
     # Of one step, whatever the order of the pixels, the area is the mean of the two ends.
-    for name in ("deletion", "deletion_at_random"):
-        assert row[name]["mean"] == pytest.approx((intact + blank).mean() / 2, abs=1e-5)
-    for name in ("insertion", "insertion_at_random"):
-        assert row[name]["mean"] == pytest.approx((intact + blur).mean() / 2, abs=1e-5)
+    for name, end in (("deletion", blank), ("insertion", blur)):
+        assert row[name]["mean"] == pytest.approx((intact + end).mean() / 2, abs=1e-5)
+        assert row[f"{name}_gain"]["mean"] == pytest.approx(0, abs=1e-6)
     assert (row["layer"], row["positions"]) == ("first_relu", [16, 16])
     assert row["model"] == Path(models[0]).parent.name  # where there are no --names
     assert f"gradcam.png are in {tmp_path}" in capsys.readouterr().out
