@@ -22,7 +22,7 @@ def read_tfds(name: str, folder: Path | None = None) -> list[tuple[np.ndarray, n
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise data.DataError(
-            "This recipe needs tensorflow-datasets (pip install 'keras-grow[recipes]') or --data "
+            "This recipe needs tensorflow-datasets (pip install tensorflow-datasets) or --data "
             f"{name}.npz"
         ) from error
     builder = tfds.builder(name, data_dir=folder, try_gcs=False)

@@ -21,7 +21,7 @@ def new_figure(height: float, layout: str = "constrained") -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("Figures need matplotlib: pip install 'keras-grow[recipes]'") from error
+        raise ImportError("Figures need matplotlib: pip install matplotlib") from error
     return Figure(figsize=(PAGE_WIDTH, height), layout=layout)
 
 

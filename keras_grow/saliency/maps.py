@@ -148,7 +148,7 @@ def _explainer(method: str, model: keras.Model) -> Callable:
         from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
         from tf_keras_vis.scorecam import Scorecam
     except ImportError as error:
-        hint = "Saliency maps need tf-keras-vis: pip install 'keras-grow[recipes]'"
+        hint = "Saliency maps need tf-keras-vis: pip install tf-keras-vis scipy"
         raise ImportError(hint) from error
     kind = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus, "scorecam": Scorecam}[method]
     return kind(model, clone=False)
