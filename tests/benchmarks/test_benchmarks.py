@@ -15,8 +15,8 @@ import keras_grow
 pytestmark = pytest.mark.long
 
 TINY = ["--batch-size", "4", "--steps", "2"]
-measure, throughput, growth, one_growth, long_run, sweep, teacher = map(
-    benchmark, "measure throughput growth one_growth long_run sweep teacher".split()
+measure, throughput, growth, one_growth, long_run, sweep, teacher, how_wide = map(
+    benchmark, "measure throughput growth one_growth long_run sweep teacher how_wide".split()
 )
 
 
@@ -275,3 +275,14 @@ def test_a_student_learns_and_grows(monkeypatch):
     data = teacher.examples(problem, 0)
     loss = teacher.loss_after(problem, "firefly split=0.1/none", 0, data)
     assert 0 < loss < np.mean(data[3] ** 2)
+
+
+def test_a_network_that_grows_on_its_plateau_beside_fixed_widths(capsys):
+    found = how_wide.main("--examples 200 --factors 2 --epochs 8 --seeds 0".split())
+    (grown,), (fixed,) = found["grown"], found["fixed, 2"]
+    assert fixed["width"] == 2 and 1 <= grown["width"] < 2
+    # 8 x 8 pixels with 9 weights each, a quarter as many, and the head: thrice, 180 images.
+    multiplications = 64 * 9 * 16 + 16 * 9 * 16 * 32 + 320
+    assert fixed["flops"] == pytest.approx(8 * 180 * 3 * 2 * multiplications, rel=0.05)
+    line = cells(capsys.readouterr().out)[1]
+    assert (line[""], line["width"], line["epochs"]) == ("fixed, 2", "2.0", "8")
