@@ -131,7 +131,8 @@ class OnPlateau(Schedule):
     Args:
         monitor: Name in the epoch's logs. Defaults to "val_loss".
         patience: Epochs without an improvement (and since the last growth) before a growth.
-        min_delta: The least change that counts as an improvement.
+        min_delta: The least change that counts as an improvement, over the epochs since the last
+            one, as in Keras's `EarlyStopping`.
         mode: "min" or "max". Defaults to "min"; "max" suits accuracies.
         max_growths: The most growths. Defaults to no limit.
 
@@ -180,9 +181,10 @@ class OnPlateau(Schedule):
                 f"{sorted(logs)}"
             )
         value = float(logs[self.monitor]) * (1 if self.mode == "min" else -1)
-        improved = value < self._best - self.min_delta
-        self._best = min(value, self._best)
-        self._waited = 0 if improved else self._waited + 1
+        if value < self._best - self.min_delta:
+            self._best, self._waited = value, 0
+        else:
+            self._waited += 1
 
     def due(self, epoch: int) -> bool:
         """See `Schedule.due`."""

@@ -1,10 +1,13 @@
 """GrowthCallback within `fit`, in all the ways that `fit` can be called."""
 
 import copy
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from networks import batch, mlp, plain_cnn
 from problems import compiled, cross_entropy, eager
 
@@ -205,6 +208,27 @@ def test_growing_on_a_plateau():
     model.fit(x, np.ones((16, 2)), epochs=10, verbose=0, callbacks=[callback])
     # A rate of 0: the loss never improves but for the first epoch after each growth.
     assert [event.epoch for event in model.growth_history] == [3, 6]
+
+
+@settings(max_examples=200)  # each takes no time
+@given(
+    st.lists(st.sampled_from([-0.25, -0.125, 0.0, 0.125, 0.25]), min_size=1, max_size=20),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.125, 0.3]),
+    st.sampled_from(["min", "max"]),
+)
+def test_a_plateau_begins_where_keras_would_stop(changes, patience, min_delta, mode):
+    stop = keras.callbacks.EarlyStopping("loss", min_delta, patience, mode=mode)
+    stop.set_model(SimpleNamespace(stop_training=False))
+    stop.on_train_begin()
+    schedule = OnPlateau("loss", patience, min_delta, mode)
+    for epoch, value in enumerate(np.cumsum(changes)):
+        stop.on_epoch_end(epoch, {"loss": value})
+        schedule.observe(epoch + 1, {"loss": value})
+        if stop.model.stop_training:
+            break
+        assert not schedule.due(epoch + 1)
+    assert schedule.due(epoch + 1) == stop.model.stop_training
 
 
 def test_a_plateau_needs_its_quantity():
