@@ -278,9 +278,12 @@ def test_a_student_learns_and_grows(monkeypatch):
 
 
 def test_a_network_that_grows_on_its_plateau_beside_fixed_widths(capsys):
-    found = how_wide.main("--examples 200 --factors 2 --epochs 8 --seeds 0".split())
+    options = "--examples 200 --factors 2 --min-delta 9 --epochs 8 --seeds 0"
+    found = how_wide.main(options.split())
     (grown,), (fixed,) = found["grown"], found["fixed, 2"]
-    assert fixed["width"] == 2 and 1 <= grown["width"] < 2
+    # No epoch gains 9: it grows once, after six, from 24 to 32, unless an earlier one was best.
+    assert (fixed["width"], grown["width"]) in [(2, 1), (2, 32 / 24)]
+    assert grown["flops"] > 1.05 * 8 * 180 * 3 * 2 * (64 * 9 * 8 + 16 * 9 * 8 * 16 + 160)
     # 8 x 8 pixels with 9 weights each, a quarter as many, and the head: thrice, 180 images.
     multiplications = 64 * 9 * 16 + 16 * 9 * 16 * 32 + 320
     assert fixed["flops"] == pytest.approx(8 * 180 * 3 * 2 * multiplications, rel=0.05)
