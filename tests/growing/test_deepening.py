@@ -29,20 +29,11 @@ from networks import (
     relative_change,
     residual_cnn,
 )
+from states import arrays_of, assert_same_arrays
 
 from keras_grow import GrowableModel, SimilarityPenalty
 from keras_grow.layers import GrowableDense
 from keras_grow.methods import Net2Wider
-
-
-def arrays(variables):
-    return [variable.numpy() for variable in variables]
-
-
-def assert_all_equal(first, second):
-    assert len(first) == len(second)
-    for one, other in zip(first, second, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def names_of(variables):
@@ -101,16 +92,16 @@ def test_the_function_is_preserved_and_all_of_it_trains_on(build, after, make, t
     assert relative_change(before, outputs(model)) < 1e-5
     assert relative_change(before, outputs(model.to_keras())) < 1e-5
     # A new block learns, to its last layer at once, and to its first one then.
-    had = arrays(model.trainable_variables)
+    had = arrays_of(model.trainable_variables)
     for _ in range(3):
         train(model)
-    moved = [np.any(a != b) for a, b in zip(had, arrays(model.trainable_variables), strict=True)]
+    moved = [np.any(a != b) for a, b in zip(had, arrays_of(model.trainable_variables), strict=True)]
     assert all(moved[-2:]) and sum(moved) > len(moved) / 2
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
     assert relative_change(outputs(model), outputs(loaded)) < 1e-5
     assert loaded.growth_history == model.growth_history
-    assert_all_equal(arrays(model.optimizer.variables), arrays(loaded.optimizer.variables))
+    assert_same_arrays(arrays_of(model.optimizer.variables), arrays_of(loaded.optimizer.variables))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -119,11 +110,11 @@ def test_a_step_is_that_of_a_model_built_so_deep(optimizer):
     """With the same weights and slots: those of old variables are kept, in the order of a build."""
     model = train(compiled(relu_mlp(), optimizer))
     kept = model.optimizer.variables
-    values = arrays(kept)
+    values = arrays_of(kept)
     model.deepen("hidden0")
     model.deepen("hidden1", branch)
     assert {*map(id, kept)} <= {*map(id, model.optimizer.variables)}
-    assert_all_equal(arrays(kept), values)
+    assert_same_arrays(arrays_of(kept), values)
     built = GrowableModel.from_config(model.get_config())
     compiled(built, optimizer)
     built.optimizer.build(built.trainable_variables)
@@ -158,7 +149,7 @@ def test_an_optimizer_of_blocks_alone_that_come_and_go(tmp_path):
     train(model).save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     data = data_of(model)
-    assert_all_equal(arrays(loaded.optimizer.variables), arrays(model.optimizer.variables))
+    assert_same_arrays(arrays_of(loaded.optimizer.variables), arrays_of(model.optimizer.variables))
     trained = train(loaded, data).get_weights(), train(model, data).get_weights()
     for one, other in zip(*trained, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
@@ -221,7 +212,7 @@ def test_weights_from_before_a_block_take_the_model_back():
     model.set_weights(weights[0])
     assert not model.growth_history and model.widths == {"hidden0": 4, "hidden1": 4}
     assert {v.path: v.shape for v in model.optimizer.variables} == slots
-    assert_all_equal(model.get_weights(), weights[0])
+    assert_same_arrays(model.get_weights(), weights[0])
     train(model).deepen("hidden0")
     train(model)
 
@@ -232,7 +223,7 @@ def test_a_callback_takes_its_weights_through_a_block():
     model.grow(0.5, Net2Wider(noise=0, seed=1))
     narrow = model.get_weights()
     event = model.deepen("hidden0")
-    assert_all_equal(event.widen(narrow), model.get_weights())
+    assert_same_arrays(event.widen(narrow), model.get_weights())
     model.set_weights(model.growth_history[0].widen(start))
     assert relative_change(before, outputs(model)) < 1e-5
 
@@ -290,7 +281,7 @@ def test_random_graphs_get_deeper_and_wider_and_go_back(graph, choice):
     twin.set_weights(model.widen_weights(start))
     assert relative_change(before, outputs(twin)) < 1e-4
     model.set_weights(start)
-    assert_all_equal(model.get_weights(), start)
+    assert_same_arrays(model.get_weights(), start)
     assert relative_change(before, outputs(model)) < 1e-6 and not model.growth_history
 
 
@@ -366,56 +357,3 @@ def test_a_failure_on_the_way_changes_nothing(monkeypatch):
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
     model.deepen("hidden0", branch)
     train(model)
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("after", ["hidden0", "relu"])
-def test_a_step_that_was_traced_before_fails(after):
-    import tensorflow as tf
-
-    x = inputs = keras.Input((5,))
-    x = keras.layers.Dense(4, name="hidden0")(x)
-    x = keras.layers.ReLU(name="relu")(x)
-    x = keras.layers.Dropout(0.5, name="dropout")(x)  # reads it, and has no weights
-    model = compiled(GrowableModel(inputs, keras.layers.Dense(2, name="head")(x)), "adam")
-    x, y = data_of(train(model))
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(model(x, training=True) - y))
-        variables = model.trainable_variables
-        model.optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
-
-    step()
-    before = outputs(model)
-    model.deepen(after, branch)
-    weights = model.get_weights()
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        step()
-    assert_all_equal(model.get_weights(), weights)
-    np.testing.assert_allclose(outputs(model), before, atol=1e-6)
-    tf.function(step.python_function)()  # traced anew
-    assert np.any(model.get_weights()[0] != weights[0])
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize(
-    ("first", "between"),
-    [
-        (keras.layers.Dense, keras.layers.Dropout),
-        (keras.layers.Rescaling, keras.layers.Activation),  # no weights come before the block
-    ],
-)
-def test_an_inference_that_was_traced_before_fails(first, between):
-    import tensorflow as tf
-
-    x = inputs = keras.Input((5,))
-    x = first(4, name="first")(x)
-    x = between(0.5 if between is keras.layers.Dropout else "tanh")(x)
-    model = compiled(GrowableModel(inputs, keras.layers.Dense(2, name="head")(x)))
-    infer, x = tf.function(lambda x: model(x, training=False)), batch(model)
-    infer(x)
-    model.deepen("first", branch)
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        infer(x)

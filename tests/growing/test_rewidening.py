@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from networks import NETWORKS, batch, mlp, plain_cnn, randomise
-from problems import compiled, cross_entropy, eager
+from problems import cross_entropy, eager
 from quick_methods import METHODS
 from states import arrays_of, assert_same_arrays, assert_same_state, state_of, weights_and_slots
 
@@ -247,65 +247,6 @@ def test_a_failure_changes_nothing(error, at, monkeypatch):
     assert_same_state(before, state_of(model))
     monkeypatch.undo()
     model.fit(X, Y, verbose=0)
-
-
-def uphill(model, **options):
-    """The first epoch is the best."""
-    return compiled(model, **options, optimizer=keras.optimizers.SGD(-0.01, momentum=0.5))
-
-
-def stopping(**arguments):
-    return keras.callbacks.EarlyStopping("loss", restore_best_weights=True, **arguments)
-
-
-@pytest.mark.parametrize("stops", [False, True])
-@pytest.mark.quick(1)
-def test_early_stopping_goes_back_to_the_best_width(stops):
-    # Eagerly where the other one shows that compiled functions are made anew.
-    model, never = (uphill(mlp(), run_eagerly=stops) for _ in range(2))
-    never.set_weights(model.get_weights())
-    never.fit(X, Y, epochs=2, verbose=0, shuffle=False)
-    best = stopping(patience=2 if stops else 9, start_from_epoch=1)
-    penalty = SimilarityPenalty(weight=0.01, epochs=9)
-    history = model.fit(X, Y, epochs=5, verbose=0, shuffle=False,
-                        callbacks=[growing(At([2, 3]), penalty=penalty), best])  # fmt: skip
-    assert len(history.epoch) == (4 if stops else 5) and best.best_epoch == 1
-    assert model.widths == never.widths and model.growth_history == []
-    assert_same_arrays(model.get_weights(), never.get_weights())
-    assert model.evaluate(X, Y, verbose=0) == pytest.approx(never.evaluate(X, Y, verbose=0))
-    assert model.penalty_window is None
-    model.fit(X, Y, epochs=3, verbose=0, callbacks=[growing(At([1]))])  # and grows again
-    assert model.neurons == 10
-
-
-def test_early_stopping_where_the_widest_is_the_best():
-    model = compiled(mlp(), optimizer=keras.optimizers.SGD(0.01))
-    best = stopping(patience=9)
-    model.fit(X, Y, epochs=3, verbose=0, callbacks=[growing(At([1])), best])
-    assert best.best_epoch == 2 and len(model.growth_history) == 1
-    assert_same_arrays(model.get_weights(), best.best_weights)
-
-
-class GoesBack(keras.callbacks.Callback):
-    """Puts the weights of the first epoch back after the third one, and goes on."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch == 0:
-            self.weights = self.model.get_weights()
-        if epoch == 2:
-            self.model.set_weights(self.weights)
-
-
-@pytest.mark.long
-def test_going_back_while_fit_runs():
-    model, never = (compiled(mlp(), optimizer=keras.optimizers.SGD(0.05)) for _ in range(2))
-    never.set_weights(model.get_weights())
-    callbacks = [growing(At([1, 2]), penalty=SimilarityPenalty(epochs=2)), GoesBack()]
-    history = model.fit(X, Y, epochs=5, verbose=0, shuffle=False, callbacks=callbacks)
-    losses = never.fit(X, Y, epochs=3, verbose=0, shuffle=False).history["loss"]
-    np.testing.assert_allclose(history.history["loss"][3:], losses[1:], rtol=1e-5)
-    assert history.history["weight_drift"][3:] == [0, 0]
-    assert_same_arrays(model.get_weights(), never.get_weights())
 
 
 def test_a_saved_model_goes_back(tmp_path):
