@@ -209,9 +209,10 @@ def following(args: argparse.Namespace) -> list[keras.callbacks.Callback]:
     """Returns what grows the network, or does to a static one what follows a growth."""
     if not args.static:
         return [growth(args)]
-    growths = growth_epochs(args)
-    armed = {"never": [], "windows": growths, "always": [0, *growths]}
-    return [Penalised(penalty(args), armed[args.static_penalty])] if args.penalty else []
+    if args.static_penalty == "never" or not args.penalty:
+        return []
+    first = [0] if args.static_penalty == "always" else []
+    return [Penalised(penalty(args), [*first, *growth_epochs(args)])]
 
 
 def growth(args: argparse.Namespace) -> keras_grow.GrowthCallback:

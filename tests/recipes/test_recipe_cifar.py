@@ -99,12 +99,13 @@ def test_the_saved_model_is_the_grown_one(grown):
     assert [event.to_dict() for event in model.growth_history] == results["growth"]
 
 
-def test_static_baseline_has_the_grown_size(grown, data, tmp_path):
+def test_static_baseline_has_the_grown_size(grown, data, tmp_path, capsys):
     out, results = grown
     static = run(data, tmp_path, "--static", "--widths-from", str(out / "results.json"))
     assert static["parameters"] == results["parameters"]
     assert static["widths"] == results["widths"]
     assert static["growth"] == []
+    assert "penalty lasts" not in capsys.readouterr().out  # it has none
     assert static["training_flops"] == 3 * results["history"]["training_flops"][-1]
     assert static["history"]["learning_rate"] == results["history"]["learning_rate"]
 
