@@ -162,12 +162,18 @@ def test_settings_of_ones_own_are_rows_of_the_kind_that_they_are_for():
     assert not noisy.penalty and cifar.method(noisy).noise == 0.5
 
 
-@pytest.mark.parametrize(
-    ("when", "epochs"), [("never", []), ("windows", [2, 4]), ("always", [0, 2, 4])]
-)
+def not_growing(options=""):
+    return cifar.parse(["--static", "--width", "4", *options.split()])
+
+
+@pytest.mark.parametrize("options", ["", "--static-penalty never", "--no-penalty"])
+def test_nothing_follows_in_a_network_that_does_not_grow(options):
+    assert cifar.following(not_growing(options)) == []
+
+
+@pytest.mark.parametrize(("when", "epochs"), [("windows", [2, 4]), ("always", [0, 2, 4])])
 def test_a_network_that_does_not_grow_can_be_penalised(when, epochs):
-    options = f"--epochs 6 --every 2 --penalty-epochs 1 --static-penalty {when}"
-    asked = cifar.parse(["--static", "--width", "4", *options.split()])
+    asked = not_growing(f"--epochs 6 --every 2 --penalty-epochs 1 --static-penalty {when}")
     (penalised,) = cifar.following(asked)
     armed = []
     penalised.set_model(types.SimpleNamespace(arm=lambda penalty: armed.append(penalty.epochs)))
