@@ -123,7 +123,7 @@ def batches_of_each_epoch(kind, *callbacks):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_every_epoch_has_the_batches_that_keras_would_train_on(kind):
     if kind.startswith(("data set", "sparse tensor")) and keras.config.backend() != "tensorflow":
         pytest.skip("TensorFlow's alone")

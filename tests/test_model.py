@@ -80,7 +80,7 @@ def test_what_cannot_be_converted(model, error, message):
         GrowableModel.from_keras(model() if callable(model) else model)
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_saving_and_loading_a_grown_model(name, tmp_path):
     model = eager(NETWORKS[name]())

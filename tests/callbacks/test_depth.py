@@ -28,6 +28,7 @@ def test_a_block_of_unknown_cost_is_refused_before_training():
         callback.set_model(model)
 
 
+@pytest.mark.long
 def test_a_callback_with_a_ceiling_deepens_up_to_it(capsys):
     model = compiled(relu_mlp())
     callback = GrowthCallback(

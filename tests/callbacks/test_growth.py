@@ -98,6 +98,7 @@ def test_a_traced_step(settings):
     ],
     ids=[0, 1],
 )
+@pytest.mark.quick(1)
 def test_validation_and_weights(arguments):
     """The kinds of data are in `test_data_kinds.py`."""
     model = network()
@@ -165,6 +166,7 @@ def test_a_loaded_model_goes_on(tmp_path):
     assert [event.epoch for event in again.growth_history] == [1, 2, 3]
 
 
+@pytest.mark.long
 def test_a_model_saved_in_the_middle_of_its_epoch_does_not_grow_twice():
     model = network()
     fit(model, growth(0.4, every=1, verbose=0), epochs=2)

@@ -103,7 +103,7 @@ def test_exact_growth_keeps_the_function_and_trains_on(attention, method):
     assert np.all(np.isfinite(model(X)))
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("attention", KINDS)
 def test_a_grown_model_is_saved_and_converted(attention, tmp_path):
     model = growable(attention)
@@ -130,6 +130,7 @@ def test_a_grown_model_is_saved_and_converted(attention, tmp_path):
 
 
 @pytest.mark.parametrize("attention", [multi_head, grouped_gated])
+@pytest.mark.quick(1)
 def test_weights_go_back_and_forth_through_the_history(attention):
     model = growable(attention)
     narrow, before = model.get_weights(), model(X)
@@ -145,6 +146,7 @@ def test_weights_go_back_and_forth_through_the_history(attention):
 
 
 @pytest.mark.parametrize("attention", [gated, grouped])
+@pytest.mark.quick(1)
 def test_slots_become_what_they_had_been_in_the_wider_model(attention):
     """Adam without a step keeps the gradient and its square: those of the wider model."""
     model = growable(attention, keras.optimizers.Adam(0.0))
@@ -160,6 +162,7 @@ def test_slots_become_what_they_had_been_in_the_wider_model(attention):
 
 
 @pytest.mark.parametrize("optimizer", ["Adafactor", "Muon", "Lion", "Ftrl", "Adagrad"])
+@pytest.mark.quick(2)
 def test_every_optimizer_goes_on(optimizer):
     model = growable(multi_head, getattr(keras.optimizers, optimizer)(0.01))
     model.train_on_batch(X, Y)
@@ -170,6 +173,7 @@ def test_every_optimizer_goes_on(optimizer):
     assert np.all(np.isfinite(model(X)))
 
 
+@pytest.mark.long
 def test_firefly_lowers_the_loss_through_attention():
     model = growable(multi_head)
     before = model.evaluate(X, Y, verbose=0)

@@ -161,6 +161,7 @@ TRANSFORMER = find_groups(transformer())
 
 @pytest.mark.parametrize("method", ["random", "firefly", "splitting", "net2wider"])
 @pytest.mark.parametrize("of", COUNTED)
+@pytest.mark.quick(4)
 def test_every_method_comes_near_the_rate(method, of):
     model = plain_cnn()
     model.compile("sgd", "mse", run_eagerly=True)
@@ -192,6 +193,7 @@ def test_widths_become_multiples_within_the_budget(rate, multiple, of):
 
 
 @pytest.mark.parametrize("method", ["random", "firefly", "splitting", "gradmax"])
+@pytest.mark.quick(2)
 def test_every_method_takes_multiples(method):
     model = plain_cnn()
     model.compile("sgd", "mse", run_eagerly=True)

@@ -78,6 +78,7 @@ def test_layers_by_hand(layer, shape, multiply_adds):
 
 @pytest.mark.parametrize("network", [models.VGG16, models.MobileNetV1, models.ResNet])
 @pytest.mark.tensorflow
+@pytest.mark.quick(1)
 def test_networks_against_the_profiler_of_tensorflow(network):
     model = network(width=6).to_keras()
     assert forward_flops(model) == 2 * profiled_multiply_adds(model)

@@ -105,6 +105,7 @@ def test_convolutional_cells_of_every_rank_grow_exactly(kind, tmp_path):
     grown_exactly(make, normal(2, 2, *[4] * rank, 2), Y[:2], tmp_path)
 
 
+@pytest.mark.long
 def test_a_text_classifier_grows_exactly_with_a_mask(tmp_path):
     def make(text=4, hidden=3, words=4):
         x = inputs = keras.Input((5,), dtype="int32")
@@ -178,6 +179,7 @@ def test_units_are_compared_over_all_gates():
     np.testing.assert_allclose(similarity, expected, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_growing_in_fit_with_the_penalty():
     inputs = keras.Input((3, 3))
     model = GrowableModel.from_keras(head(inputs, kl.GRU(4)(inputs)))

@@ -110,6 +110,7 @@ def test_a_layer_that_puts_out_channels_of_its_own_grows_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("norm", [kl.LayerNormalization, kl.RMSNormalization])
+@pytest.mark.quick(1)
 def test_a_normalised_stream_grows_through_a_layer_that_adds(norm, tmp_path):
     def make(stream=4, b=3):
         x = inputs = keras.Input((5, 3))

@@ -88,6 +88,7 @@ def change(model, method):
 
 @pytest.mark.parametrize("method", [methods.Net2Wider(noise=0, seed=1), methods.Random(seed=1)])
 @pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.quick(22)
 def test_what_grows_is_exact(name, method):
     between, grows = STREAMS[name]
     inputs = keras.Input((5, 3))

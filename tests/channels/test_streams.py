@@ -43,7 +43,7 @@ def relative(a, b):
     return np.max(np.abs(a - b)) / np.max(np.abs(b))
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("method", ["random", "net2wider"])
 def test_a_stream_grows_exactly_and_learns(norm, method):
@@ -97,7 +97,7 @@ def language_model(norm, words=6, hidden=5, normalised=True, **embedding):
 @pytest.mark.skipif(not hasattr(kl, "ReversibleEmbedding"), reason="not in this Keras")
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_an_embedding_that_is_used_again_for_the_output_grows(norm, tied, tmp_path):
     x, y = RNG.integers(0, 7, (8, 5)), RNG.normal(size=(8, 5, 7)).astype("float32")
 
@@ -124,6 +124,7 @@ def test_where_no_normalisation_silences_a_copy_such_an_embedding_stays():
     assert list(model.widths) == ["words", "hidden"]
 
 
+@pytest.mark.long
 def test_every_method_takes_a_stream_along():
     for method in ("firefly", "gradmax", "splitting"):
         model = growable(transformer())
@@ -214,6 +215,7 @@ def test_what_would_be_zero_for_good_is_frozen(name, norm):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", [*FLAT, *NOT_FLAT])
 @pytest.mark.parametrize("inexact", [False, True])
+@pytest.mark.quick(30)
 def test_whatever_grows_learns(name, norm, inexact):
     model = read_through({**FLAT, **NOT_FLAT}[name], norm, inexact)
     if "stream" not in model.widths:
@@ -292,8 +294,8 @@ def test_an_inexact_growth_is_asked_for(build, tmp_path):
         model.allow_inexact = "yes"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("apart", "bound"), [(0.0, 0.005), (0.2, 0.1)])
-@pytest.mark.quick(1)
 def test_an_inexact_growth_of_a_wide_stream_changes_little(apart, bound):
     """More where the scales and shifts differ from channel to channel; docs/guide.md says both."""
     plain = transformer_of_sums()

@@ -81,7 +81,7 @@ def several_steps():
         (several_steps, "relu", attention_branch),
     ],
 )
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 def test_the_function_is_preserved_and_all_of_it_trains_on(build, after, make, tmp_path):
     model = train(compiled(randomise(build())))
     x, y = data_of(model)
@@ -105,7 +105,7 @@ def test_the_function_is_preserved_and_all_of_it_trains_on(build, after, make, t
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 def test_a_step_is_that_of_a_model_built_so_deep(optimizer):
     """With the same weights and slots: those of old variables are kept, in the order of a build."""
     model = train(compiled(relu_mlp(), optimizer))
@@ -130,6 +130,7 @@ def test_a_step_is_that_of_a_model_built_so_deep(optimizer):
             np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="not in this Keras")
 def test_an_optimizer_of_blocks_alone_that_come_and_go(tmp_path):
     adam, sgd = keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.05, momentum=0.9)

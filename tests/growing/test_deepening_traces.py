@@ -12,6 +12,7 @@ from keras_grow import GrowableModel
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("after", ["hidden0", "relu"])
+@pytest.mark.quick(1)
 def test_a_step_that_was_traced_before_fails(after):
     import tensorflow as tf
 

@@ -93,7 +93,7 @@ def assert_a_growth_fails_and_the_next_one_works(model, name, failure, monkeypat
 
 
 @pytest.mark.parametrize(("name", "failure"), cases(list(METHODS)))
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 def test_a_failure_while_variables_are_replaced(name, failure, monkeypatch):
     model = trained(plain_cnn())
     error, _ = FAILURES[failure]
@@ -102,7 +102,7 @@ def test_a_failure_while_variables_are_replaced(name, failure, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "failure"), cases(SCORING))
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 def test_a_failure_while_neurons_are_chosen(name, failure, monkeypatch):
     """Ctrl-C at the progress bar; memory that runs out, or a bug, in the loss."""
     model = trained(plain_cnn())
@@ -115,6 +115,7 @@ def test_a_failure_while_neurons_are_chosen(name, failure, monkeypatch):
 
 
 @pytest.mark.parametrize("name", SCORING)
+@pytest.mark.quick(1)
 def test_scores_that_are_nan(name):
     model = trained(plain_cnn())
     x, y = data_for(model)
@@ -127,6 +128,7 @@ def test_scores_that_are_nan(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.quick(3)
 def test_a_ceiling_that_is_reached(name):
     model = trained(mlp())
     before = state_of(model)

@@ -63,6 +63,7 @@ def test_a_quantized_layer_is_keras_own_at_the_grown_width_and_stays_there(mode,
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.quick(1)
 def test_a_model_grows_around_a_quantized_layer(mode, tmp_path):
     model = mlp(hidden=(6, 4))
     x = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")

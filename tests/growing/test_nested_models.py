@@ -67,7 +67,7 @@ def video(td_conv=3, rnn=3):
     return keras.Model(inputs, kl.Dense(2, name="head")(x))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("make", "x", "groups"),
     [
@@ -180,6 +180,7 @@ def test_weights_and_growths_go_back_and_on(tmp_path):
         model.load_weights(path)
 
 
+@pytest.mark.long
 def test_a_run_with_a_model_in_it_goes_on(tmp_path):
     def run(epochs):
         keras.utils.set_random_seed(0)

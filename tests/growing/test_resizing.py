@@ -55,7 +55,7 @@ def test_the_function_of_random_graphs_is_preserved(graph):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.quick(3)
+@pytest.mark.quick(2)
 def test_a_grown_model_is_like_one_built_at_that_size(name):
     model = compiled(NETWORKS[name]())
     model.fit(batch(model), np.zeros((8, model.output_shape[-1])), verbose=0)
@@ -105,7 +105,7 @@ def state_of(model):
 
 
 @pytest.mark.parametrize("failing_call", range(1, 24, 4))
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_a_growth_that_fails_changes_nothing(failing_call, monkeypatch):
     """The n-th replacement of a variable fails, as when memory runs out."""
     model = compiled(plain_cnn())

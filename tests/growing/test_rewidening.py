@@ -88,6 +88,7 @@ class Average(keras.callbacks.Callback):
 
 @pytest.mark.tensorflow  # on JAX Keras holds the weights back within an epoch
 @pytest.mark.parametrize("method", EXACT)
+@pytest.mark.quick(1)
 def test_an_average_equals_that_of_the_optimizer(method):
     model = mlp()
     optimizer = keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True, ema_momentum=0.8)
@@ -126,7 +127,7 @@ def test_growths_by_hand_tell_no_callback_and_a_failing_one_leaves_the_growth():
 
 @pytest.mark.parametrize("method", ["copies", "fresh"])
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_there_and_back_again(name, method):
     """A model that grew and was taken back equals one that never grew, slots and all."""
     build = partial(plain_cnn, dropout=0) if name == "plain" else NETWORKS[name]
@@ -148,7 +149,7 @@ def test_there_and_back_again(name, method):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -216,7 +217,7 @@ def test_a_feature_extractor_follows():
 
 @pytest.mark.parametrize("at", [1, 4, 12])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), RuntimeError("a bug")])
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_a_failure_changes_nothing(error, at, monkeypatch):
     model = trained(mlp())
     weights = model.get_weights()

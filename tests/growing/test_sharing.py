@@ -105,6 +105,7 @@ def test_a_step_that_was_traced_before_fails():
     assert np.any(model.get_weights()[0] != weights[0])
 
 
+@pytest.mark.long
 def test_a_feature_extractor_follows_a_run_that_goes_on(tmp_path):
     def train(model):
         growth = GrowthCallback(0.5, every=1, method="net2wider", verbose=0)

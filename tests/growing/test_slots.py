@@ -319,6 +319,7 @@ def test_fresh_accumulators_start_where_the_optimizer_starts_them(name):
 
 
 @pytest.mark.parametrize("method", [Net2Wider(noise=0.1, seed=0), Random(seed=0)])
+@pytest.mark.quick(1)
 def test_averages_are_widened_like_weights(method):
     record = _Recorder("ema")
     model = record.model

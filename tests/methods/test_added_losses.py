@@ -45,6 +45,7 @@ def grown(model, start, method):
 
 
 @pytest.mark.parametrize("method", SCORING)
+@pytest.mark.quick(1)
 def test_an_added_loss_is_scored_as_that_of_compile(method):
     """The same loss, said in two ways, chooses the same neurons."""
     given, added = network("mse"), network(end=Distance(name="distance"))

@@ -81,6 +81,7 @@ def test_the_loss_falls_by_the_step(name):
 
 
 @pytest.mark.parametrize("kind", ["directions", "incoming", "outgoing"])
+@pytest.mark.quick(1)
 def test_gradients_are_the_derivatives_of_switching_candidates_on(kind):
     """Against a finite difference of the loss of the candidate network.
 
@@ -159,9 +160,9 @@ def test_the_same_seed_chooses_the_same():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [Firefly, Splitting])
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.quick(1)
 def test_half_precision_chooses_as_float32_does(policy, method):
     def grown(policy):
         keras.utils.set_random_seed(3)

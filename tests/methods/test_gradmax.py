@@ -113,7 +113,7 @@ def mean_norm(kernel, axis=-1):
     return np.mean(np.linalg.norm(rows.reshape(len(rows), -1), axis=1))
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kind", PAIRS)
 def test_the_gradient_is_the_maximum_where_the_activation_is_linear(kind):
     model, x, y = problem(PAIRS[kind]())
@@ -133,6 +133,7 @@ def test_the_gradient_is_the_maximum_where_the_activation_is_linear(kind):
 
 
 @pytest.mark.parametrize("activation", ["linear", "tanh", "gelu"])
+@pytest.mark.quick(1)
 def test_zero_incoming_weights_get_the_maximum_too(activation):
     model, x, y = problem(dense_pair(activation))
     slope = 0.5 if activation == "gelu" else 1.0  # of the activation, at zero
@@ -172,7 +173,7 @@ def test_groups_that_cannot_enter_by_zero_incoming_weights_take_the_other_side(a
 
 @pytest.mark.parametrize("side", ["outgoing", "incoming"])
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.quick(3)
+@pytest.mark.quick(2)
 def test_the_function_is_unchanged(name, side):
     model, x, y = problem(NETWORKS[name]())
     before = model.predict(x, verbose=0)
@@ -219,6 +220,7 @@ def test_it_beats_neurons_under_the_same_bound_that_know_nothing_of_the_targets(
         assert squared_norm > 1.2 * np.mean([o[group] for o in others]), group
 
 
+@pytest.mark.long
 def test_more_iterations_find_more():
     model, x, y = problem(NETWORKS["plain"]())
     totals = [
@@ -229,6 +231,7 @@ def test_more_iterations_find_more():
 
 
 @pytest.mark.parametrize("name", ["plain", "depthwise", "residual"])
+@pytest.mark.quick(1)
 def test_statistics_are_those_of_the_data(name):
     """Also behind a second normalisation in the same group."""
     model, x, y = problem(NETWORKS[name]())
@@ -330,8 +333,8 @@ def test_the_metrics_of_the_model_are_left_alone():
         np.testing.assert_array_equal(value, variable.numpy())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
-@pytest.mark.quick(1)
 def test_within_fit_in_every_precision(policy):
     keras.config.set_dtype_policy(policy)
     try:

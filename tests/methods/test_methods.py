@@ -175,6 +175,7 @@ def test_what_is_chosen_is_the_budget_to_the_neuron(name, method, limits):
 
 
 @pytest.mark.parametrize("method", WITHOUT_DATA.values(), ids=WITHOUT_DATA)
+@pytest.mark.quick(2)
 def test_the_same_seed_grows_the_same_whatever_was_drawn_elsewhere(method):
     model = randomise(compiled(depthwise_cnn()))
     grown = []
@@ -216,6 +217,7 @@ def test_the_seed_comes_from_pythons_random_state():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.quick(2)
 def test_zero_outgoing_weights_change_nothing_and_small_ones_little(name):
     model = randomise(compiled(NETWORKS[name]()))
     x = batch(model)

@@ -134,6 +134,7 @@ def test_what_is_read_ahead_of_training_is_not_kept(ends):
 
 
 @pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.quick(1)
 def test_growths_see_all_and_only_what_was_trained_on(steps):
     """Also of a generator, of which Keras reads as much ahead as there is time for."""
     method = Seen(seed=1)

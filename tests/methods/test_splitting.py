@@ -230,7 +230,7 @@ def split_and_train(model, splits, step, x, y):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("rate", [0.35, 1.0, 2.2])
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_every_network_grows_by_exactly_the_budget(name, rate):
     model = compiled(randomise(NETWORKS[name]()))
     x, y = problem(model)
@@ -331,6 +331,7 @@ def branched(kind):
 
 
 @pytest.mark.parametrize("kind", ["two readers", "no activation", "tied", "called twice"])
+@pytest.mark.quick(2)
 def test_groups_of_another_shape_come_last_and_are_counted(kind):
     model = compiled(randomise(branched(kind)))
     graph = find_groups(model)

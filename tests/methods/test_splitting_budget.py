@@ -42,6 +42,7 @@ def test_ceilings_are_honoured():
     assert sum(v.sum() for v in allot(VALUES, few, generator()).values()) == 2
 
 
+@pytest.mark.long
 def test_a_model_with_ceilings_grows_up_to_them():
     model = compiled(randomise(plain_cnn()))
     model.grow(1.0, Splitting(seed=1), data=problem(model), max_widths={"a": 5, "b": 5, "c": 99})

@@ -34,6 +34,7 @@ def widened(name, policy="float32"):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.quick(2)
 def test_outputs_loss_and_moments_are_those_of_the_widened_model(name):
     model, (x, y), copy, values, chosen = widened(name)
     before = [keras.ops.convert_to_numpy(v) for v in model.variables]

@@ -121,6 +121,7 @@ def test_only_the_head_is_frozen(network):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.quick(1)
 def test_a_grown_size_can_be_built_from_the_start(network):
     names = list(network(width=2).widths)
     widths = {name: 2 + i % 3 for i, name in enumerate(names)}
@@ -157,6 +158,7 @@ def test_fresh_networks_pass_signals_of_one_size_through_their_layers(network):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.quick(1)
 def test_networks_are_saved_and_loaded(network, tmp_path):
     model = network(width=2)
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
