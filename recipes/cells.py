@@ -133,6 +133,5 @@ def options(row: Row, seed: int, args: argparse.Namespace, minutes: float) -> li
         how = ["--method", row.method, *args.settings[row.setting][1]]
     chosen |= {"dataset": row.dataset, "model": row.model, "seed": seed}
     chosen["out"] = args.out / row.folder(seed)
-    chosen |= {"data": args.data} if args.data else {}
     chosen |= {"minutes": f"{minutes:.3f}"} if math.isfinite(minutes) else {}
     return [*(text for name, value in chosen.items() for text in (f"--{name}", str(value))), *how]

@@ -314,7 +314,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     switch = argparse.BooleanOptionalAction
     data.add_arguments(parser)
-    add("--train-examples", type=common.positive_int, help="train on the first so many only")
+    add("--train-examples", type=common.positive_int, help="only the first so many in --data")
     add("--validation-examples", type=common.count, default=0, help="hold out so many")
     add("--model", choices=list(MODELS), default="vgg16", help="network")
     add("--width", type=common.positive_int, help="channels of each layer; vgg16 16, mobilenet 32")

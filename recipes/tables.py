@@ -369,6 +369,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     chosen |= {name: str(value) for name, value in given.items() if value is not None}
     if "test-every" in chosen:
         chosen["test-every"] = chosen["epochs"]
+    chosen |= {"data": str(args.data)} if args.data else {}  # other images, other accuracies
     args.protocol = {"backend": args.backend, **chosen}
     try:
         grown = _own(args.setting, SETTINGS, "--static-penalty")

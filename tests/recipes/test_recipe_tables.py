@@ -227,6 +227,8 @@ def test_another_protocol_is_refused(finished):
     before = (out / "tables.json").read_bytes()
     with pytest.raises(ValueError, match="epochs was 2, now 3"):
         tables.main([*options, "--epochs", "3"])
+    with pytest.raises(ValueError, match=r"data was .*, now other\.npz"):  # other images
+        tables.main([*options, "--data", "other.npz"])
     assert (out / "tables.json").read_bytes() == before
 
 
